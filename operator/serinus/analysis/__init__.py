@@ -1,0 +1,1 @@
+"""Evidence in, verdict out. Pure: no I/O, no clock, no logging."""

@@ -1,0 +1,96 @@
+"""Evidence and verdicts: what every judge takes and gives."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+LATENCY_EDGES_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)
+"""Upper edges of the latency buckets, in milliseconds; the sidecars count by the same ones. A last bucket is open."""
+
+
+class Verdict(StrEnum):
+    """What evidence says. No data is no evidence: it is ``UNDECIDED``, never a failure and never a pass."""
+
+    HARM = "Harm"
+    SAFE = "Safe"
+    UNDECIDED = "Undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tries that one version answered, counted by the callers' sidecars.
+
+    ``requests`` and ``failures`` are tries, retried ones included. ``buckets`` are the tries per latency bucket (not
+    cumulative), one more than ``LATENCY_EDGES_MS``; a try that timed out counts in the last.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    buckets: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.requests + other.requests,
+            self.failures + other.failures,
+            tuple(a + b for a, b in zip(self.buckets, other.buckets, strict=True)),
+        )
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.requests - other.requests,
+            self.failures - other.failures,
+            tuple(a - b for a, b in zip(self.buckets, other.buckets, strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What both versions did in the same window, as the same callers saw it."""
+
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+
+
+class Outcome(StrEnum):
+    """What a query gave. Only ``VALUE`` is evidence."""
+
+    VALUE = "Value"
+    EMPTY = "Empty"
+    NAN = "NaN"
+    MANY_SERIES = "ManySeries"
+    QUERY_ERROR = "QueryError"
+    TIMEOUT = "Timeout"
+    UNREACHABLE = "Unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One answer to a user's query. ``sequence`` grows by one with every answer, so that none counts twice."""
+
+    metric: str
+    outcome: Outcome
+    value: float | None = None
+    detail: str = ""
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one metric says: the two numbers, the limit in words, and a sentence for people."""
+
+    metric: str
+    verdict: Verdict
+    candidate: float | None = None
+    stable: float | None = None
+    limit: str = ""
+    outcome: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on a candidate at one step. ``state`` goes into the Canary's status and comes back next time."""
+
+    verdict: Verdict
+    message: str
+    findings: tuple[Finding, ...] = ()
+    state: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,36 @@
+"""Every name that other programs see: group, kinds, labels, annotations, field manager, namespace. Each stands here once."""
+
+GROUP = "serinus.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+FIELD_MANAGER = "serinus"
+SYSTEM_NAMESPACE = "serinus-system"
+SERVICE_ACCOUNT = "serinus"
+
+LABEL_CANARY = f"{GROUP}/canary"
+"""On the target: the name of its Canary. The hold policy and our watch of Deployments select by it."""
+LABEL_OWNER = f"{GROUP}/owned-by"
+"""On every object that we create: the name of its Canary."""
+LABEL_TRACK = f"{GROUP}/track"
+"""On the pods of a twin: ``candidate``. Dropped at promotion."""
+LABEL_INJECT = f"{GROUP}/inject"
+"""On a namespace or a pod: ``enabled`` or ``disabled``."""
+LABEL_ROLE = f"{GROUP}/role"
+"""On the operator's own pods: ``leader`` on the one that serves ADS."""
+LABEL_HASH = "pod-template-hash"
+"""Kubernetes' own label, by which a Deployment tells its revisions apart. Our twins carry our revision in it."""
+
+ANNOTATION_BREAK_GLASS = f"{GROUP}/break-glass"
+ANNOTATION_COMMAND_PREFIX = f"command.{GROUP}/"
+"""``command.serinus.dev/<token>``: one request of a user, see ``serinus.api.commands``."""
+ANNOTATION_INJECTED = f"{GROUP}/injected"
+"""On a pod that carries a sidecar: the version of the injection."""
+ANNOTATION_FROZEN = f"{GROUP}/frozen"
+"""On a HorizontalPodAutoscaler whose scale-in is frozen: the run that froze it."""
+ANNOTATION_REVISION = f"{GROUP}/revision"
+"""On a ControllerRevision that keeps a template: its revision."""
+
+FINALIZER = f"{GROUP}/restore"
+READINESS_GATE = f"{GROUP}/in-service"
+TOKEN_AUDIENCE = "serinus-mesh"  # noqa: S105 - an audience, not a secret

@@ -1,0 +1,1 @@
+"""Queue, gather, reconcile, status: the only place that joins the other layers."""

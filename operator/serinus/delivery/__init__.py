@@ -1,0 +1,1 @@
+"""The release: revision, plan, state machine and projection. Pure: no I/O, no clock, no logging."""

@@ -1,0 +1,1 @@
+"""Sidecars: rendering, ADS, identity, injection, acknowledgements, scraping."""

@@ -1,0 +1,97 @@
+"""What the mesh is told: for every managed Service, its ports, the two pools of endpoints, and the weight between them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from serinus.api.trafficpolicy import TrafficPolicySpec
+
+
+class Protocol(StrEnum):
+    """How a port is spoken to. Ports of any other protocol are passed through and not listed."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One pod that answers on one port."""
+
+    address: str
+    port: int
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """One port of a Service. ``port`` is the Service's; the endpoints carry the pods' own."""
+
+    port: int
+    protocol: Protocol
+    stable: tuple[Endpoint, ...] = ()
+    candidate: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One managed Service, whole: what sidecars get for it is a pure function of this.
+
+    ``weight_pct`` is the candidate's share. ``canary`` tells whether a Canary exists, so that both clusters do.
+    """
+
+    namespace: str
+    name: str
+    addresses: tuple[str, ...]
+    ports: tuple[PortState, ...]
+    canary: bool = False
+    weight_pct: int = 0
+    policy: TrafficPolicySpec | None = None
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, by which the ADS server knows it."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One xDS resource, ready to send. ``version`` is a hash of ``body``, so equal content has equal version.
+
+    ``empties`` marks an endpoint assignment without endpoints: it is sent only after routes stopped naming it.
+    """
+
+    type_url: str
+    name: str
+    version: str
+    body: bytes
+    empties: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A proxy that refused a resource, and Envoy's own words (cut to 300 characters)."""
+
+    proxy: str
+    type_url: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """How far the present resources of one key have come. ``laggards`` are proxies by ``namespace/pod``, with seconds."""
+
+    connected: int = 0
+    acknowledged: int = 0
+    laggards: tuple[tuple[str, float], ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every connected proxy has the present resources in force."""
+        return self.acknowledged >= self.connected and not self.rejections
+
+
+def cluster_name(namespace: str, service: str, port: int, variant: str) -> str:
+    """Return the cluster's name; ``variant`` is ``stable`` or ``candidate``. No dots: Envoy's tags cut at the first."""
+    return f"{namespace}|{service}|{port}|{variant}"
