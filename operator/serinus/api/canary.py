@@ -23,7 +23,7 @@ class TargetRef(Strict):
 class Candidate(Strict):
     """How the candidate's pods differ from the pods of the template."""
 
-    without_labels: Annotated[list[str], Field(max_length=16)] = []
+    without_labels: Annotated[list[Annotated[str, Field(min_length=1, max_length=317)]], Field(max_length=16)] = []
     """Labels of the template that the candidate's pods do not carry while they are judged, so that
     PodDisruptionBudgets and autoscalers that select by them do not count these pods. Network policies that select by
     them do not hold for these pods either."""
@@ -55,7 +55,7 @@ class SuccessRate(Strict):
     """Lowest success rate of the candidate, in percent."""
     max_drop: Annotated[float, Field(ge=0, le=100)] | None = 1
     """By how many percentage points the candidate's success rate may be lower than the stable version's in the same
-    window."""
+    window. `100` means that the two are not compared."""
 
 
 class Latency(Strict):
@@ -77,8 +77,11 @@ class PrometheusSource(Strict):
 
 
 class UserMetric(Strict):
-    """A PromQL query of the user's, with limits. In the query, `{{ namespace }}`, `{{ target }}`, `{{ service }}`,
-    `{{ revision }}`, `{{ stableRevision }}` and `{{ interval }}` are filled in."""
+    """A PromQL query of the user's, with limits.
+
+    In the query, `{{ namespace }}`, `{{ target }}`, `{{ service }}`, `{{ revision }}`, `{{ stableRevision }}` and
+    `{{ interval }}` are filled in.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     """A name for this metric, unique in the Canary."""

@@ -1,4 +1,4 @@
-"""Every name that other programs see: group, kinds, labels, annotations, field manager, namespace. Each stands here once."""
+"""Every name that other programs see: group, kinds, labels, annotations, field manager, namespace; each once."""
 
 GROUP = "serinus.dev"
 VERSION = "v1alpha1"

@@ -24,7 +24,7 @@ class Retries(Strict):
     """How often a failed request is tried again."""
     per_try_timeout: Duration | None = None
     """Longest time for one try. Without it, only the request's own timeout counts."""
-    on: Annotated[list[RetryOn], Field(min_length=1, max_length=6)] = [
+    on: Annotated[list[RetryOn], Field(min_length=1, max_length=6, alias="retryOn")] = [
         "connect-failure",
         "refused-stream",
         "reset-before-request",
@@ -68,9 +68,12 @@ class Match(Strict):
 
     path: PathMatch | None = None
     """Condition on the path."""
-    methods: Annotated[
-        list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]], Field(min_length=1, max_length=7)
-    ] | None = None
+    methods: (
+        Annotated[
+            list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]], Field(min_length=1, max_length=7)
+        ]
+        | None
+    ) = None
     """The request's method is one of these."""
     headers: Annotated[list[HeaderMatch], Field(min_length=1, max_length=16)] | None = None
     """Conditions on headers; all must hold."""
