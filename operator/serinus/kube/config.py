@@ -71,4 +71,4 @@ async def _by_file(paths: str, context: str | None) -> Access:
             raise KubeError(f"no cluster to talk to: {paths} cannot be used: {problem}. {_ADVICE}") from problem
 
     current = (await fetch()).current_context["context"]
-    return Access(configuration, current.safe_get("namespace") or "default", fetch)
+    return Access(configuration, current.get("namespace") or "default", fetch)
