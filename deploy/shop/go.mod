@@ -1,0 +1,3 @@
+module serinus.dev/shop
+
+go 1.24
