@@ -1,1 +1,3 @@
 """Evidence in, verdict out. Pure: no I/O, no clock, no logging."""
+
+from serinus.analysis.thresholds import judge as judge

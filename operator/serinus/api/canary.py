@@ -157,8 +157,6 @@ class Promoted(Lenient):
 
     revision: str
     """Hash of the pod template."""
-    pod_hash: str = ""
-    """The `pod-template-hash` label of its pods."""
     at: str = ""
     """When it became stable, RFC 3339."""
 
@@ -189,6 +187,8 @@ class RunStatus(Lenient):
     """Name of this run."""
     revision: str
     """The candidate: hash of its pod template."""
+    pod_hash: str
+    """The `pod-template-hash` label of the candidate's pods."""
     started_at: str
     """When the run began, RFC 3339."""
     step: int = 0
@@ -259,6 +259,8 @@ class CanaryStatus(Lenient):
     """Revisions that were stable before, newest first."""
     run: RunStatus | None = None
     """The run under way, or the last one."""
+    released: str = ""
+    """The revision that rolls out without a run, since it was promoted before or nothing serves."""
     rejected: str = ""
     """The revision that was rolled back last; it is not tried again by itself."""
     suspended_phase: Phase | None = None

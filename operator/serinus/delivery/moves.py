@@ -1,0 +1,118 @@
+"""How a status changes: the few moves that every phase uses. A move only describes; nothing happens here."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.status import Reason
+from serinus.delivery import plan
+from serinus.delivery.model import Event, Snapshot, stamp
+
+TICK_S = 2.0
+"""How often a run that waits for evidence is looked at."""
+HISTORY = 10
+"""How many promoted revisions and commands a status remembers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The status after one look, the reason and sentence for its conditions, Events, and when to look again.
+
+    ``stalled`` means: this does not go on without a change by a person.
+    """
+
+    status: CanaryStatus
+    reason: Reason
+    message: str
+    events: tuple[Event, ...] = ()
+    after_s: float | None = None
+    stalled: bool = False
+    finished: bool = False
+
+    def also(self, *events: Event) -> "Move":
+        """Return the move with more Events."""
+        return replace(self, events=(*self.events, *events))
+
+
+def with_run(status: CanaryStatus, **changes: Any) -> CanaryStatus:
+    """Return the status with changes in its run."""
+    assert status.run is not None  # noqa: S101 - for the type checker: phases of a run have one
+    return status.model_copy(update={"run": status.run.model_copy(update=changes)})
+
+
+def enter(status: CanaryStatus, phase: Phase, stage: str, now: datetime, **changes: Any) -> CanaryStatus:
+    """Return the status in a phase and stage that begins now, with changes in its run."""
+    changed = with_run(status, stage=stage, stage_since=stamp(now), **changes)
+    return changed.model_copy(update={"phase": phase})
+
+
+def start_run(snapshot: Snapshot, spec: CanarySpec, now: datetime) -> Move:
+    """Begin a run with the template that the target holds."""
+    target = snapshot.target
+    assert target is not None  # noqa: S101 - checked before any phase
+    at = stamp(now)
+    run_id = f"{target.revision}-{int(now.timestamp() * 1000):x}"
+    taken = {replicaset.pod_hash for replicaset in snapshot.replicasets}
+    run = RunStatus(
+        id=run_id,
+        revision=target.revision,
+        pod_hash=target.revision if target.revision not in taken else run_id,
+        started_at=at,
+        step_since=at,
+        stage=plan.SCALE,
+        stage_since=at,
+        replicas=plan.twin_size(plan.weight_of(spec, 0), target.replicas),
+    )
+    status = snapshot.status.model_copy(update={"run": run, "phase": Phase.PREPARING, "rejected": ""})
+    message = f"revision {run.revision} is held; {run.replicas} pods of it start beside the stable ones"
+    return Move(status, Reason.PREPARING, message, (Event(Reason.PREPARING, message),), 0)
+
+
+def roll_back(status: CanaryStatus, reason: Reason, message: str, now: datetime) -> Move:
+    """Take the candidate out of the traffic."""
+    changed = enter(status, Phase.ROLLING_BACK, plan.SHIFT, now, weight=0, cause=reason.value, cause_message=message)
+    warning = reason not in (Reason.SUPERSEDED, Reason.ABORTED, Reason.DELETED)
+    return Move(changed, Reason.ROLLING_BACK, message, (Event(reason, message, warning),), 0)
+
+
+def promote(status: CanaryStatus, now: datetime) -> Move:
+    """Begin to make the candidate the stable version."""
+    changed = enter(status, Phase.PROMOTING, plan.SCALE, now)
+    message = f"revision {changed.run.revision if changed.run else ''} passed; it gets all pods, then all traffic"
+    return Move(changed, Reason.PROMOTING, message, (Event(Reason.PROMOTING, message),), 0)
+
+
+def go_to_step(status: CanaryStatus, spec: CanarySpec, index: int, now: datetime) -> Move:
+    """Begin a step: scale first, then shift. Beyond the last one begins the promotion."""
+    step = plan.step_at(spec, index)
+    if step is None:
+        passed = with_run(status, step=len(spec.strategy.steps), step_since=stamp(now), approved=False)
+        return promote(passed, now)
+    changes = {"step": index, "step_since": stamp(now), "approved": False}
+    if step.approval is not None:
+        message = f"step {index + 1} of {len(spec.strategy.steps)} waits for approval: {step.approval}"
+        return Move(
+            enter(status, Phase.WAITING, plan.JUDGE, now, **changes),
+            Reason.WAITING,
+            message,
+            (Event(Reason.WAITING, message),),
+            0,
+        )
+    message = f"step {index + 1} of {len(spec.strategy.steps)}: {step.weight} % of the requests go to the candidate"
+    return Move(
+        enter(status, Phase.ANALYSING, plan.SCALE, now, **changes, acknowledged_at=""),
+        Reason.ANALYSING,
+        message,
+        (Event(Reason.ANALYSING, message),),
+        0,
+    )
+
+
+def settle_stable(status: CanaryStatus, promoted: Promoted) -> CanaryStatus:
+    """Return the status with another stable revision; the one before goes into the history."""
+    history = status.history
+    if status.stable and status.stable.revision != promoted.revision:
+        history = [status.stable, *(old for old in history if old.revision != status.stable.revision)][:HISTORY]
+    history = [old for old in history if old.revision != promoted.revision]
+    return status.model_copy(update={"stable": promoted, "history": history})
