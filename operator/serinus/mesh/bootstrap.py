@@ -1,0 +1,100 @@
+"""The bootstrap of a sidecar: what Envoy knows before anything is sent to it. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from serinus.analysis.model import LATENCY_EDGES_MS
+from serinus.mesh import schema, sidecar
+from serinus.mesh.templating import render
+
+MARKS = ((sidecar.HEADER_UNSERVED, ("UF", "UH", "NC", "LH")), (sidecar.HEADER_CUT, ("UC",)))
+"""Which of its own replies the server's sidecar marks, by Envoy's response flags: no connection came about; it was cut."""
+
+STATS = (
+    # The clusters of managed Services, by which variants are judged; ``retry.`` holds tries that were made good.
+    r"cluster\.[^.]+\|(stable|candidate)\.("
+    r"upstream_rq_(completed|total|active|timeout|pending_overflow|retry|retry_success|retry_limit_exceeded|time"
+    r"|[1-5]xx|[1-5]\d\d)"
+    r"|retry\.upstream_rq_(completed|[1-5]xx)"
+    r"|upstream_cx_(connect_fail|none_healthy|active|destroy_with_active_rq)"
+    r"|membership_(healthy|total)"
+    r"|grpc\.(\d+|success|failure|total))",
+    # The pod as a whole, and requests that found no route or cluster: defects of ours.
+    r"http\.(inbound|outbound)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
+    r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))",
+    # Whether it lives, and is up to date.
+    r"server\.(live|state|uptime|memory_allocated|initialization_time_ms)",
+    r"control_plane\.connected_state",
+    r"cluster_manager\.(cds\.update_(success|rejected)|active_clusters|warming_clusters)",
+    r"listener_manager\.(lds\.update_(success|rejected)|total_listeners_(active|warming|draining))",
+)
+"""Statistics that are kept, about 40 series per cluster; Envoy's all are 220, and each costs memory and time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProbe:
+    """A probe that asked for a TCP connection, answered by the sidecar on ``path``.
+
+    Behind capture every port accepts a connection. So the sidecar itself tries the app's port every ``period_s / 2``
+    seconds, and answers 200 or 503 by the last try.
+    """
+
+    path: str
+    port: int
+    period_s: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapSettings:
+    """What one pod's bootstrap depends on.
+
+    ``xds_address`` is ``host:port`` of the ADS server, whose certificate ``ca_pem`` signed for that host. ``http_ports``
+    are the pod's own; all its other ports pass through as TCP. ``pod_address`` is expanded by the kubelet.
+    """
+
+    xds_address: str
+    ca_pem: str
+    http_ports: tuple[int, ...] = ()
+    probes: tuple[TcpProbe, ...] = ()
+    pod_address: str = "$(POD_IP)"
+
+
+def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
+    """Return the bootstrap for Envoy's ``--config-yaml``, in the JSON form of protobuf.
+
+    Raises:
+        serinus.mesh.schema.SchemaError: Envoy would refuse it; a sentence that names the place.
+    """
+    data: dict[str, Any] = render(
+        "envoy/bootstrap.json.j2",
+        admin_socket=sidecar.ADMIN_SOCKET,
+        token_file=sidecar.TOKEN_FILE,
+        local_source=sidecar.LOCAL_SOURCE,
+        unlimited=sidecar.UNLIMITED,
+        ports={
+            "outbound": sidecar.OUTBOUND_PORT,
+            "inbound": sidecar.INBOUND_PORT,
+            "health": sidecar.HEALTH_PORT,
+            "stats": sidecar.STATS_PORT,
+        },
+        marks=MARKS,
+        stats=STATS,
+        latency_edges_ms=LATENCY_EDGES_MS,
+        xds_address=settings.xds_address,
+        ca_pem=settings.ca_pem,
+        http_ports=sorted(set(settings.http_ports)),
+        probes=settings.probes,
+        checks=_checks(settings.probes),
+        pod_address=settings.pod_address,
+    )
+    schema.parse(schema.BOOTSTRAP, data)
+    return data
+
+
+def _checks(probes: Iterable[TcpProbe]) -> list[dict[str, Any]]:
+    """Return each probed port once, with the shortest interval that a probe of it asks for."""
+    intervals: dict[int, float] = {}
+    for probe in probes:
+        intervals[probe.port] = min(intervals.get(probe.port, float("inf")), max(1.0, probe.period_s / 2))
+    return [{"port": port, "interval": f"{interval:g}s"} for port, interval in sorted(intervals.items())]

@@ -1,0 +1,159 @@
+"""The routes of one Service port, decided: who gets a request by weight, what is tried again, and how long it may take."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from serinus.api.base import seconds
+from serinus.api.trafficpolicy import HeaderMatch, Match, PathMatch, Retries, Route, StringMatch, TrafficPolicySpec
+from serinus.mesh.model import PortState, cluster_name
+from serinus.mesh.schema import SchemaError
+from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""Methods that may be executed twice (RFC 9110, 9.2.1), so that they are also tried again when the app may have begun."""
+
+_UNSEEN = ("connect-failure", "refused-stream", "reset-before-request", "retriable-headers")
+"""Failures before any app has seen the request; ``retriable-headers`` are the marks of the server's sidecar."""
+_RETRIES = 2
+_NOT_RE2 = re.compile(r"\(\?(?:<?[=!]|P=|>|\(|#)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z|g<)|[*+?}]\+")
+
+Group = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """One retry policy as Envoy takes it. ``marks`` are the response headers that ask for another try."""
+
+    on: str
+    attempts: int
+    marks: tuple[str, ...]
+    per_try_timeout: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """One route as Envoy takes it; ``match`` is Envoy's RouteMatch."""
+
+    name: str
+    match: dict[str, Any]
+    timeout: str
+    retry: Retry | None
+
+
+def weighted(namespace: str, service: str, port: PortState, weight_pct: int) -> Group:
+    """Return the clusters that a first try may reach, with their weights; a single one gets everything.
+
+    A candidate without endpoints gets nothing. At 100 % the stable one gets nothing.
+    """
+    stable = cluster_name(namespace, service, port.port, "stable")
+    candidate = cluster_name(namespace, service, port.port, "candidate")
+    share = min(max(weight_pct, 0), 100) if port.candidate else 0
+    return tuple((name, part) for name, part in ((candidate, share), (stable, 100 - share)) if part)
+
+
+def groups(first: Group, stable: str, port: PortState, entries: list[RouteEntry]) -> tuple[Group, ...]:
+    """Return the clusters of the first try and of each further one, which is always for stable, unless it is empty.
+
+    Nothing is returned when only the stable cluster is in play.
+    """
+    if first == ((stable, 100),):
+        return ()
+    further = max((entry.retry.attempts for entry in entries if entry.retry), default=0) if port.stable else 0
+    return (first, *(((stable, 1),) for _ in range(further)))
+
+
+def entries(policy: TrafficPolicySpec | None, *, rescue: bool) -> list[RouteEntry]:
+    """Return the routes in order: the policy's, then the one for all other requests; each once per kind of method.
+
+    ``rescue`` tells that a candidate is in play, whose failures stable makes good whatever the policy says.
+
+    Raises:
+        SchemaError: Envoy would refuse a regular expression.
+    """
+    rules = list(policy.routes) if policy else []
+    result: list[RouteEntry] = []
+    for rule in [*rules, Route(name="default")]:
+        timeout = rule.timeout or (policy.timeout if policy else None) or "0s"
+        retries = rule.retries or (policy.retries if policy else None)
+        for safe, methods in _by_kind(rule.match):
+            name = f"{rule.name}|{'safe' if safe else 'other'}"
+            retry = _retry(retries, safe=safe, rescue=rescue)
+            result.append(RouteEntry(name, _match(rule.name, rule.match, methods), _duration(timeout), retry))
+    return result
+
+
+def _by_kind(match: Match) -> list[tuple[bool, tuple[str, ...]]]:
+    """Return ``(safe, methods)`` for each route that one rule needs; no methods means all that are left."""
+    if match.methods is None:
+        return [(True, SAFE_METHODS), (False, ())]
+    safe = tuple(method for method in match.methods if method in SAFE_METHODS)
+    other = tuple(method for method in match.methods if method not in SAFE_METHODS)
+    return [(kind, methods) for kind, methods in ((True, safe), (False, other)) if methods]
+
+
+def _retry(retries: Retries | None, *, safe: bool, rescue: bool) -> Retry | None:
+    """Return what is tried again.
+
+    A user's ``attempts: 0`` means none, except that a candidate in play is rescued once.
+    """
+    asked = retries if retries and retries.attempts else None
+    if retries and not asked and not rescue:
+        return None
+    attempts = asked.attempts if asked else (1 if retries else _RETRIES)
+    on = dict.fromkeys([*_UNSEEN, *(["reset"] if safe else []), *(asked.on if asked else [])])
+    marks = (HEADER_UNSERVED, HEADER_CUT) if safe else (HEADER_UNSERVED,)
+    per_try = _duration(asked.per_try_timeout) if asked and asked.per_try_timeout else None
+    return Retry(",".join(on), attempts, marks, per_try)
+
+
+def _match(route: str, match: Match, methods: tuple[str, ...]) -> dict[str, Any]:
+    conditions = [_header(route, header) for header in match.headers or []]
+    if methods:
+        conditions.insert(0, {"name": ":method", "string_match": _one_of(methods)})
+    return {**_path(route, match.path), "headers": conditions}
+
+
+def _one_of(methods: tuple[str, ...]) -> dict[str, Any]:
+    return {"exact": methods[0]} if len(methods) == 1 else {"safe_regex": {"regex": "|".join(methods)}}
+
+
+def _path(route: str, path: PathMatch | None) -> dict[str, Any]:
+    if path is not None and path.exact is not None:
+        return {"path": path.exact}
+    if path is not None and path.regex is not None:
+        return {"safe_regex": _regex(route, path.regex)}
+    if path is not None and path.prefix is not None and (whole := path.prefix.rstrip("/")):
+        return {"path_separated_prefix": whole}
+    return {"prefix": "/"}
+
+
+def _header(route: str, header: HeaderMatch) -> dict[str, Any]:
+    if header.present is not None:
+        return {"name": header.name, "present_match": header.present}
+    return {"name": header.name, "string_match": _string(route, header)}
+
+
+def _string(route: str, match: StringMatch) -> dict[str, Any]:
+    if match.regex is not None:
+        return {"safe_regex": _regex(route, match.regex)}
+    return {"prefix": match.prefix} if match.prefix is not None else {"exact": match.exact or ""}
+
+
+def _regex(route: str, regex: str) -> dict[str, str]:
+    """Return the expression for Envoy, if it is sure that RE2 takes it: it must be one for Python too, without extras."""
+    try:
+        re.compile(regex)
+    except re.error as error:
+        raise SchemaError(f'route "{route}": the regular expression "{regex}" is not valid: {error}') from error
+    if (extra := _NOT_RE2.search(regex)) is not None:
+        raise SchemaError(
+            f'route "{route}": the regular expression "{regex}" has "{extra[0]}", which RE2 does not know; '
+            "write it without look-around, back-references and possessive quantifiers"
+        )
+    return {"regex": regex}
+
+
+def _duration(text: str) -> str:
+    """Return a duration of ours as protobuf's JSON has it."""
+    return f"{seconds(text):.9f}".rstrip("0").rstrip(".") + "s"

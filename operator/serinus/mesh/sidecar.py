@@ -1,0 +1,28 @@
+"""What the injected pod, its bootstrap and the resources sent to it agree on: ports, the user, paths, headers."""
+
+OUTBOUND_PORT = 15001
+"""Takes what the pod's containers send, on 127.0.0.1."""
+INBOUND_PORT = 15006
+"""Takes what is sent to the pod."""
+HEALTH_PORT = 15021
+"""Answers ``/ready`` and the probes that the injection rewrote."""
+STATS_PORT = 15090
+"""Answers ``/stats``, ``/stats/prometheus`` and ``/ready``, and nothing else of Envoy's administration."""
+
+USER = 1337
+"""User and group of the sidecar; what this user sends is not captured."""
+LOCAL_SOURCE = "127.0.0.6"
+"""The address from which the sidecar calls its own pod, by which capture lets it pass."""
+
+STATE_DIR = "/var/run/serinus"
+ADMIN_SOCKET = f"{STATE_DIR}/admin.sock"
+TOKEN_DIR = "/var/run/secrets/serinus"  # noqa: S105 - a path
+TOKEN_FILE = f"{TOKEN_DIR}/token"
+
+HEADER_UNSERVED = "x-mesh-unserved"
+"""On a reply that the server's sidecar made because no connection to the app came about: the app has not seen it."""
+HEADER_CUT = "x-mesh-cut"
+"""On a reply that the server's sidecar made because the app closed the connection: the app may have executed it."""
+
+UNLIMITED = 4294967295
+"""For Envoy's circuit breakers, whose defaults (1024, and 3 retries) would fail requests that plain networking carries."""
