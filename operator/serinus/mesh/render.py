@@ -1,8 +1,8 @@
 """Render a Service to what its callers' sidecars get: clusters, endpoints, listeners, routes. Pure.
 
-Templates hold the shape, ``serinus.mesh.routes`` the decisions, ``serinus.mesh.schema`` the last word: what Envoy would
-refuse is an error here. A weight is in the routes only, so a step of the weight changes one resource per port; the other
-three kinds are remembered by what they are made of.
+Templates hold the shape, ``serinus.mesh.routes`` the decisions, ``serinus.mesh.schema`` the last word: what Envoy
+would refuse is an error here. A weight is in the routes only, so a step of the weight changes one resource per port;
+the other three kinds are remembered by what they are made of.
 """
 
 from functools import lru_cache
@@ -30,8 +30,9 @@ def listener_name(namespace: str, service: str, port: int) -> str:
 def render_service(state: ServiceState) -> tuple[Resource, ...]:
     """Return all resources of one Service: per port its clusters, then endpoints, listener and routes.
 
-    The stable cluster is always there, the candidate's as long as there is a Canary. A Service without an address of its
-    own (headless) has none: its traffic passes through. Equal states give equal bytes, whatever the order of endpoints.
+    The stable cluster is always there, the candidate's as long as there is a Canary. A Service without an address of
+    its own (headless) has nothing: its traffic passes through. Equal states give equal bytes, whatever the order of
+    endpoints.
 
     Raises:
         serinus.mesh.schema.SchemaError: Envoy would refuse it; a sentence that names the place.
@@ -59,9 +60,7 @@ def _resource(type_name: str, name: str, data: dict[str, Any], *, empties: bool 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _cluster(name: str, http2: bool) -> Resource:
-    return _resource(
-        schema.CLUSTER, name, render("envoy/cluster.json.j2", name=name, http2=http2, unlimited=UNLIMITED)
-    )
+    return _resource(schema.CLUSTER, name, render("envoy/cluster.json.j2", name=name, http2=http2, unlimited=UNLIMITED))
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -1,4 +1,4 @@
-"""The routes of one Service port, decided: who gets a request by weight, what is tried again, and how long it may take."""
+"""The routes of one Service port, decided: who gets a request by weight, what is tried again, how long it may take."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from serinus.mesh.schema import SchemaError
 from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-"""Methods that may be executed twice (RFC 9110, 9.2.1), so that they are also tried again when the app may have begun."""
+"""Methods that may be executed twice (RFC 9110, 9.2.1), so they are also tried again when the app may have begun."""
 
 _UNSEEN = ("connect-failure", "refused-stream", "reset-before-request", "retriable-headers")
 """Failures before any app has seen the request; ``retriable-headers`` are the marks of the server's sidecar."""
@@ -141,7 +141,7 @@ def _string(route: str, match: StringMatch) -> dict[str, Any]:
 
 
 def _regex(route: str, regex: str) -> dict[str, str]:
-    """Return the expression for Envoy, if it is sure that RE2 takes it: it must be one for Python too, without extras."""
+    """Return the expression for Envoy, if RE2 is sure to take it: it must be one for Python too, without extras."""
     try:
         re.compile(regex)
     except re.error as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -25,7 +25,9 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
-_NUMBERS = frozenset({"double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64"})
+_NUMBERS = frozenset(
+    {"double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class _Plan:
     oneofs: tuple[str, ...]
 
 
-_plans: dict[Descriptor, _Plan] = {}
+_plans: dict[Any, _Plan] = {}
 
 
 def violation(message: Message, pool: DescriptorPool) -> str | None:
@@ -47,7 +49,7 @@ def violation(message: Message, pool: DescriptorPool) -> str | None:
     return next(_violations(message, "", pool), None)
 
 
-def _plan(descriptor: Descriptor, pool: DescriptorPool) -> _Plan:
+def _plan(descriptor: Any, pool: DescriptorPool) -> _Plan:
     """Return the rules of a message type, read from its options once."""
     if (known := _plans.get(descriptor)) is not None:
         return known
@@ -99,7 +101,7 @@ def _required(rule: Any) -> bool:
     return bool(rule.message.required or (kind in ("any", "duration", "timestamp") and getattr(rule, kind).required))
 
 
-def _map(entries: Any, field: FieldDescriptor, rule: Any, path: str, pool: DescriptorPool) -> Iterator[str]:
+def _map(entries: Any, field: Any, rule: Any, path: str, pool: DescriptorPool) -> Iterator[str]:
     key_field, value_field = (field.message_type.fields_by_name[name] for name in ("key", "value"))
     keys = rule.keys if rule is not None and rule.HasField("keys") else None
     values = rule.values if rule is not None and rule.HasField("values") else None
@@ -158,7 +160,7 @@ def _any(value: Any, path: str, pool: DescriptorPool) -> Iterator[str]:
         yield from _violations(content, path, pool)
 
 
-def _scalar(value: Any, kind: str, rule: Any, field: FieldDescriptor, path: str) -> Iterator[str]:
+def _scalar(value: Any, kind: str, rule: Any, field: Any, path: str) -> Iterator[str]:
     if kind in ("string", "bytes") and rule.ignore_empty and not value:
         return
     if kind == "duration":
@@ -167,9 +169,10 @@ def _scalar(value: Any, kind: str, rule: Any, field: FieldDescriptor, path: str)
         )
     elif kind == "enum" and rule.defined_only and value not in field.enum_type.values_by_number:
         yield f"{path} is {value}, which is not a value of {field.enum_type.name}"
-    elif kind == "string" and rule.HasField("well_known_regex"):
-        if not _WELL_KNOWN[rule.well_known_regex, rule.strict].match(value):
-            yield f"{path} is {value!r}, which is not allowed in a header"
+    elif (
+        kind == "string" and (known := _WELL_KNOWN.get((rule.well_known_regex, rule.strict))) and not known.match(value)
+    ):
+        yield f"{path} is {value!r}, which is not allowed in a header"
     for option, limit in rule.ListFields():
         name = option.name
         if kind in _NUMBERS and name in _BOUNDS:

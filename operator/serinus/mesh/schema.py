@@ -63,7 +63,7 @@ def parse(type_name: str, data: Mapping[str, Any]) -> Message:
     """
     parsed = message(type_name)()
     try:
-        json_format.ParseDict(data, parsed, descriptor_pool=pool())
+        json_format.ParseDict(dict(data), parsed, descriptor_pool=pool())
     except json_format.ParseError as error:
         # Further lines list all fields that exist.
         raise SchemaError(f"{type_name}: {str(error).splitlines()[0]}") from error

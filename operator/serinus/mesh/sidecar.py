@@ -25,4 +25,4 @@ HEADER_CUT = "x-mesh-cut"
 """On a reply that the server's sidecar made because the app closed the connection: the app may have executed it."""
 
 UNLIMITED = 4294967295
-"""For Envoy's circuit breakers, whose defaults (1024, and 3 retries) would fail requests that plain networking carries."""
+"""For Envoy's circuit breakers: the defaults (1024, 3 for retries) would fail requests that plain networking does not."""
