@@ -1,0 +1,27 @@
+"""Numbers as people read them, the same in every finding."""
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(value: float) -> str:
+    """Return ``99.9 %``; with as many digits as it takes not to call 99.97 % a hundred, at most three."""
+    for digits in (1, 2, 3):
+        rounded = round(value, digits)
+        if rounded not in (0, 100) or rounded == value:
+            break
+    return f"{rounded:.{digits}f}".rstrip("0").rstrip(".") + " %"
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 request`` or ``1,234 requests``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def milliseconds(value: float) -> str:
+    """Return ``12.5 ms`` or ``1.2 s``."""
+    return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms"
+
+
+def plain(value: float) -> str:
+    """Return a number of the user's own, in four digits at most where it is no whole number."""
+    return f"{value:,.0f}" if abs(value) < 1e15 and float(value).is_integer() else f"{value:.4g}"
