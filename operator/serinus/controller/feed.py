@@ -1,0 +1,267 @@
+"""From objects to sidecars: for each managed Service, the state that its Canary, its policy and its pods imply.
+
+A Service is managed when a Canary or a TrafficPolicy names it. Its stable endpoints are the ready pods that it selects,
+less the candidate's; the candidate's are those whose containers are ready. Pods tell sooner than EndpointSlices do, and
+nothing is debounced: what is not ready leaves at once.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serinus.api.trafficpolicy import TrafficPolicySpec
+from serinus.controller.pods import PodEntry
+from serinus.delivery.model import Mesh
+from serinus.delivery.project import Route
+from serinus.mesh.model import Acks, Endpoint, PortState, Resource, ServiceState
+from serinus.mesh.model import Protocol as PortProtocol
+
+_PROTOCOLS = {
+    "http": PortProtocol.HTTP,
+    "http/1.1": PortProtocol.HTTP,
+    "kubernetes.io/ws": PortProtocol.HTTP,
+    "kubernetes.io/h2c": PortProtocol.HTTP2,
+    "http2": PortProtocol.HTTP2,
+    "h2c": PortProtocol.HTTP2,
+    "grpc": PortProtocol.GRPC,
+}
+
+
+class Sidecars(Protocol):
+    """What the feed needs of the ADS server."""
+
+    def publish(self, key: str, resources: tuple[Resource, ...]) -> None:
+        """Send these resources for the key, whole."""
+
+    def withdraw(self, key: str) -> None:
+        """Take the key's resources back."""
+
+    def acks(self, key: str) -> Acks:
+        """Tell how far the key's resources have come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A TrafficPolicy on a Service. Of several, the oldest counts, then the first by name."""
+
+    created: str
+    name: str
+    spec: TrafficPolicySpec
+
+
+def protocol_of(port: dict[str, Any]) -> PortProtocol | None:
+    """Return how a Service port is spoken to, by ``appProtocol``, else by its name; None when it is passed through."""
+    if port.get("protocol", "TCP") != "TCP":
+        return None
+    if "appProtocol" in port:
+        return _PROTOCOLS.get(port["appProtocol"].lower())
+    return _PROTOCOLS.get(port.get("name", "").split("-")[0].lower())
+
+
+def unusable(service: dict[str, Any]) -> str:
+    """Return why a Service cannot carry a canary, in a sentence that says what to write; empty when it can."""
+    name, spec = service["metadata"]["name"], service.get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return f"Service {name} is an ExternalName, which has no pods; name one that selects the target's pods"
+    if not spec.get("selector"):
+        return f"Service {name} has no selector; give it the labels of the target's pods"
+    if spec.get("clusterIP") in (None, "", "None"):
+        return f"Service {name} is headless: its callers choose pods themselves; name one with a cluster IP"
+    if not any(protocol_of(port) for port in spec.get("ports") or []):
+        return (
+            f"Service {name} has no port that speaks HTTP; set appProtocol on one: http, kubernetes.io/h2c or grpc, "
+            "or begin its name with http, http2 or grpc"
+        )
+    if spec.get("publishNotReadyAddresses"):
+        return f"Service {name} publishes not-ready addresses, so it would serve the candidate; drop that field"
+    return ""
+
+
+class Feed:
+    """Keeps the sidecars' state of every managed Service current. Not thread-safe: one event loop.
+
+    ``render`` turns a state into resources; ``changed`` is told the key of a Service whose state was published anew.
+    """
+
+    def __init__(self, sidecars: Sidecars, render: Callable[[ServiceState], tuple[Resource, ...]]):
+        self._sidecars = sidecars
+        self._render = render
+        self.pods: dict[tuple[str, str], PodEntry] = {}
+        self._by_namespace: dict[str, dict[str, PodEntry]] = defaultdict(dict)
+        self.services: dict[str, dict[str, Any]] = {}
+        self._routes: dict[str, tuple[str, Route]] = {}
+        self._policies: dict[str, list[Policy]] = {}
+        self._published: dict[str, tuple[ServiceState, Route]] = {}
+        self.settled = False
+        """Whether sidecars have had time to come back since the ADS server started."""
+
+    def set_pod(self, pod: PodEntry) -> None:
+        """Take note of a pod; Services that select it are published anew when it matters to them."""
+        before = self.pods.get((pod.namespace, pod.name))
+        if before == pod:
+            return
+        self.pods[pod.namespace, pod.name] = pod
+        self._by_namespace[pod.namespace][pod.name] = pod
+        self._touched(pod.namespace, [pod] if before is None else [before, pod])
+
+    def drop_pod(self, namespace: str, name: str) -> None:
+        """Forget a pod that is gone."""
+        pod = self.pods.pop((namespace, name), None)
+        self._by_namespace[namespace].pop(name, None)
+        if not self._by_namespace[namespace]:
+            del self._by_namespace[namespace]
+        if pod:
+            self._touched(namespace, [pod])
+
+    def set_service(self, service: dict[str, Any]) -> None:
+        """Take note of a Service."""
+        key = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+        spec = service.get("spec") or {}
+        kept = ("type", "selector", "clusterIP", "clusterIPs", "ports", "publishNotReadyAddresses")
+        trimmed = {
+            "metadata": {"namespace": service["metadata"]["namespace"], "name": service["metadata"]["name"]},
+            "spec": {k: spec[k] for k in kept if k in spec},
+        }
+        if self.services.get(key) != trimmed:
+            self.services[key] = trimmed
+            self.refresh(key)
+
+    def drop_service(self, key: str) -> None:
+        """Forget a Service that is gone."""
+        if self.services.pop(key, None):
+            self.refresh(key)
+
+    def set_route(self, key: str, owner: str, route: Route | None) -> None:
+        """Set, or take back, the route of a Canary (``owner``) for a Service. Another owner's route is left alone."""
+        held = self._routes.get(key)
+        if held and held[0] != owner:
+            return
+        if route is None:
+            self._routes.pop(key, None)
+        else:
+            self._routes[key] = (owner, route)
+        self.refresh(key)
+
+    def drop_routes(self, owner: str, keep: str = "") -> None:
+        """Take back every route of a Canary but the one for the Service ``keep``."""
+        for key in [key for key, (holder, _) in self._routes.items() if holder == owner and key != keep]:
+            self.set_route(key, owner, None)
+
+    def set_policies(self, key: str, policies: Iterable[Policy]) -> None:
+        """Set all TrafficPolicies for a Service."""
+        self._policies[key] = sorted(policies, key=lambda policy: (policy.created, policy.name))
+        if not self._policies[key]:
+            del self._policies[key]
+        self.refresh(key)
+
+    def policy(self, key: str) -> Policy | None:
+        """Return the policy that counts for a Service."""
+        return next(iter(self._policies.get(key, [])), None)
+
+    def owner(self, key: str) -> str:
+        """Return the Canary that routes a Service; empty when none does."""
+        return self._routes[key][0] if key in self._routes else ""
+
+    def refresh(self, key: str) -> None:
+        """Publish what the Service's state is now, if it is another than before."""
+        state = self.state(key)
+        if state is None:
+            if self._published.pop(key, None):
+                self._sidecars.withdraw(key)
+            return
+        route = self._routes[key][1] if key in self._routes else Route()
+        before = self._published.get(key)
+        self._published[key] = (state, route)
+        if before is None or before[0] != state:
+            self._sidecars.publish(key, self._render(state))
+
+    def state(self, key: str) -> ServiceState | None:
+        """Return what the sidecars are to have for a Service; None when it is not managed or cannot be."""
+        service = self.services.get(key)
+        if service is None or (key not in self._routes and key not in self._policies) or unusable(service):
+            return None
+        route = self._routes[key][1] if key in self._routes else Route()
+        namespace, name = key.split("/")
+        spec = service["spec"]
+        pods = self._by_namespace.get(namespace, {}).values()
+        alive = [pod for pod in pods if pod.address and not pod.terminating]
+        stable = [
+            pod
+            for pod in alive
+            if pod.ready and pod.matches(spec["selector"]) and (not route.excluded or pod.pod_hash != route.excluded)
+        ]
+        candidate = [p for p in alive if route.pod_hash and p.containers_ready and p.pod_hash == route.pod_hash]
+        policy = self.policy(key)
+        return ServiceState(
+            namespace=namespace,
+            name=name,
+            addresses=tuple(spec.get("clusterIPs") or [spec["clusterIP"]]),
+            ports=tuple(
+                PortState(port["port"], protocol, _endpoints(stable, port), _endpoints(candidate, port))
+                for port in spec.get("ports") or []
+                if (protocol := protocol_of(port))
+            ),
+            canary=key in self._routes,
+            weight_pct=route.weight,
+            policy=policy.spec if policy else None,
+        )
+
+    def facts(self, key: str) -> Mesh:
+        """Return how far the sidecars are with a Service."""
+        published = self._published.get(key)
+        if published is None:
+            return Mesh(settled=self.settled)
+        state, route = published
+        acks = self._sidecars.acks(key)
+        return Mesh(
+            weight=state.weight_pct,
+            candidates=min((len(port.candidate) for port in state.ports), default=0),
+            shifted=route.shifted,
+            connected=acks.connected,
+            acknowledged=acks.acknowledged,
+            laggards=acks.laggards,
+            rejections=tuple(f"{r.proxy}: {r.message}" for r in acks.rejections),
+            settled=self.settled,
+        )
+
+    def pods_of(self, namespace: str, wanted: Callable[[PodEntry], bool]) -> list[PodEntry]:
+        """Return a namespace's pods for which ``wanted`` holds."""
+        return [pod for pod in self._by_namespace.get(namespace, {}).values() if wanted(pod)]
+
+    def http_ports(self, namespace: str, labels: dict[str, str], ports: dict[str, int]) -> dict[int, PortProtocol]:
+        """Return which container ports of a new pod are spoken to by HTTP, by the Services that select it."""
+        found: dict[int, PortProtocol] = {}
+        for key, service in self.services.items():
+            selector = service["spec"].get("selector")
+            if not key.startswith(f"{namespace}/") or not selector or not selector.items() <= labels.items():
+                continue
+            for port in service["spec"].get("ports") or []:
+                protocol = protocol_of(port)
+                number = _target(port, ports)
+                if protocol and number:
+                    found[number] = protocol
+        return found
+
+    def _touched(self, namespace: str, pods: list[PodEntry]) -> None:
+        for key in {*self._routes, *self._policies}:
+            if not key.startswith(f"{namespace}/") or key not in self.services:
+                continue
+            selector = self.services[key]["spec"].get("selector") or {}
+            route = self._routes[key][1] if key in self._routes else Route()
+            if any(pod.matches(selector) or pod.pod_hash == route.pod_hash for pod in pods):
+                self.refresh(key)
+
+
+def _target(port: dict[str, Any], named: dict[str, int]) -> int | None:
+    target = port.get("targetPort", port["port"])
+    return target if isinstance(target, int) else named.get(target)
+
+
+def _endpoints(pods: list[PodEntry], port: dict[str, Any]) -> tuple[Endpoint, ...]:
+    found = [
+        Endpoint(pod.address, number, f"{pod.namespace}/{pod.name}")
+        for pod in pods
+        if (number := _target(port, dict(pod.ports)))
+    ]
+    return tuple(sorted(found, key=lambda endpoint: (endpoint.address, endpoint.port)))

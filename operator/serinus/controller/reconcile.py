@@ -1,0 +1,161 @@
+"""The reconcile: gather → decide → persist → project → apply. It is the same five lines for every Canary, every time.
+
+``persist`` is one write of the status, guarded by ``resourceVersion``; when it conflicts nothing else happens and the
+key is looked at again. Whatever is applied follows from what was persisted.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from serinus.analysis.model import Evidence, Reading
+from serinus.api.canary import CanaryStatus, Phase
+from serinus.api.names import FINALIZER
+from serinus.controller.apply import Applier
+from serinus.controller.feed import Feed
+from serinus.controller.gather import Gathered, Gatherer
+from serinus.controller.workqueue import Result
+from serinus.delivery import plan
+from serinus.delivery.decide import decide
+from serinus.delivery.model import Decision, Snapshot, Totals
+from serinus.delivery.project import project
+from serinus.kube import kinds
+from serinus.kube.client import Kube
+from serinus.kube.errors import NotFound
+from serinus.kube.requests import Object
+
+log = structlog.get_logger()
+
+SOON_S = 0.25
+"""After something was written, its effect is looked for this soon, should no event tell."""
+
+
+class Evidences(Protocol):
+    """Where the counts of the callers' sidecars and the answers to users' queries come from."""
+
+    def follow(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
+        """Begin, or go on, to collect for the snapshot's run; stop when it has none that is judged."""
+
+    def totals(self, owner: str) -> tuple[str, Evidence, int, int] | None:
+        """Return the reader's name, what it has counted, and how many callers were read and missed."""
+
+    def readings(self, owner: str) -> tuple[Reading, ...]:
+        """Return the last answer to every query."""
+
+    def stop(self, owner: str) -> None:
+        """Stop collecting."""
+
+
+class Reconciler:
+    """Reconciles one Canary at a time. ``rival`` names an older Canary with the same target or Service."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        feed: Feed,
+        evidences: Evidences,
+        *,
+        rival: Callable[[str, str], str],
+        post: Callable[[Object, Decision], None],
+        seen: Callable[[str, str, CanaryStatus | None], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
+        self._kube = kube
+        self._feed = feed
+        self._evidences = evidences
+        self._gatherer = Gatherer(kube, feed)
+        self._applier = Applier(kube, feed)
+        self._rival = rival
+        self._post = post
+        self._seen = seen
+        self._now = now
+
+    async def reconcile(self, namespace: str, name: str) -> Result:
+        """Look at one Canary and do what follows.
+
+        Raises:
+            KubeError: the API server did not answer or refused; the caller tries again.
+        """
+        owner = f"{namespace}/{name}"
+        try:
+            canary = await self._kube.get(kinds.CANARY, name, namespace)
+        except NotFound:
+            self._gone(owner)
+            return Result()
+        if FINALIZER not in (canary["metadata"].get("finalizers") or []):
+            if canary["metadata"].get("deletionTimestamp"):
+                self._gone(owner)
+                return Result()
+            canary = await self._finalizer(canary, add=True)
+        gathered = await self._gather(canary, owner)
+        decision = decide(gathered.snapshot, self._now())
+        await self._persist(gathered, decision)
+        wrote = await self._apply(gathered, decision, owner)
+        self._seen(namespace, name, decision.status)
+        if decision.finished:
+            await self._finalizer(canary, add=False)
+            self._gone(owner)
+            return Result()
+        after_s = decision.after_s
+        if wrote:
+            after_s = SOON_S if after_s is None else min(after_s, SOON_S)
+        return Result(after_s)
+
+    async def _gather(self, canary: Object, owner: str) -> Gathered:
+        rival = self._rival(canary["metadata"]["namespace"], canary["metadata"]["name"])
+        gathered = await self._gatherer.gather(canary, rival)
+        totals = self._evidences.totals(owner)
+        snapshot = replace(
+            gathered.snapshot,
+            totals=Totals(*totals) if totals else None,
+            readings=self._evidences.readings(owner),
+        )
+        return replace(gathered, snapshot=snapshot)
+
+    async def _persist(self, gathered: Gathered, decision: Decision) -> None:
+        meta = gathered.snapshot.meta
+        status = dump(decision.status)
+        if status != (gathered.canary.get("status") or {}):
+            version = gathered.canary["metadata"]["resourceVersion"]
+            await self._kube.replace_status(kinds.CANARY, meta.name, meta.namespace, status, resource_version=version)
+            before, after = gathered.snapshot.status.phase, decision.status.phase
+            if before is not after:
+                log.info("phase", before=before, after=after, message=decision.status.message)
+        if decision.events:
+            self._post(gathered.canary, decision)
+
+    async def _apply(self, gathered: Gathered, decision: Decision, owner: str) -> bool:
+        snapshot = replace(gathered.snapshot, status=decision.status)
+        self._evidences.follow(owner, snapshot, gathered.service_key)
+        return await self._applier.apply(snapshot, project(snapshot), gathered.service_key)
+
+    async def _finalizer(self, canary: Object, *, add: bool) -> Object:
+        meta = canary["metadata"]
+        others = [entry for entry in meta.get("finalizers") or [] if entry != FINALIZER]
+        change: Object = {"metadata": {"finalizers": [*others, FINALIZER] if add else others}}
+        if add:
+            change["metadata"]["resourceVersion"] = meta["resourceVersion"]
+        try:
+            return await self._kube.patch(kinds.CANARY, meta["name"], meta["namespace"], change)
+        except NotFound:
+            return canary
+
+    def _gone(self, owner: str) -> None:
+        self._feed.drop_routes(owner)
+        self._evidences.stop(owner)
+        namespace, name = owner.split("/")
+        self._seen(namespace, name, None)
+
+
+def dump(status: CanaryStatus) -> Object:
+    """Return a status as it stands in the cluster."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def judged(snapshot: Snapshot) -> bool:
+    """Whether the snapshot's run collects evidence."""
+    phase = snapshot.status.phase
+    return snapshot.status.run is not None and phase in (*plan.IN_RUN, Phase.PROMOTING, Phase.SUSPENDED)
