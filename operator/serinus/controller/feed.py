@@ -16,16 +16,7 @@ from serinus.delivery.model import Mesh
 from serinus.delivery.project import Route
 from serinus.mesh.model import Acks, Endpoint, PortState, Resource, ServiceState
 from serinus.mesh.model import Protocol as PortProtocol
-
-_PROTOCOLS = {
-    "http": PortProtocol.HTTP,
-    "http/1.1": PortProtocol.HTTP,
-    "kubernetes.io/ws": PortProtocol.HTTP,
-    "kubernetes.io/h2c": PortProtocol.HTTP2,
-    "http2": PortProtocol.HTTP2,
-    "h2c": PortProtocol.HTTP2,
-    "grpc": PortProtocol.GRPC,
-}
+from serinus.mesh.ports import http_ports, protocol
 
 
 class Sidecars(Protocol):
@@ -51,12 +42,10 @@ class Policy:
 
 
 def protocol_of(port: dict[str, Any]) -> PortProtocol | None:
-    """Return how a Service port is spoken to, by ``appProtocol``, else by its name; None when it is passed through."""
+    """Return how a Service port is spoken to; None when it is passed through."""
     if port.get("protocol", "TCP") != "TCP":
         return None
-    if "appProtocol" in port:
-        return _PROTOCOLS.get(port["appProtocol"].lower())
-    return _PROTOCOLS.get(port.get("name", "").split("-")[0].lower())
+    return protocol(port.get("name"), port.get("appProtocol"))
 
 
 def unusable(service: dict[str, Any]) -> str:
@@ -198,9 +187,9 @@ class Feed:
             name=name,
             addresses=tuple(spec.get("clusterIPs") or [spec["clusterIP"]]),
             ports=tuple(
-                PortState(port["port"], protocol, _endpoints(stable, port), _endpoints(candidate, port))
+                PortState(port["port"], spoken, _endpoints(stable, port), _endpoints(candidate, port))
                 for port in spec.get("ports") or []
-                if (protocol := protocol_of(port))
+                if (spoken := protocol_of(port))
             ),
             canary=key in self._routes,
             weight_pct=route.weight,
@@ -229,19 +218,10 @@ class Feed:
         """Return a namespace's pods for which ``wanted`` holds."""
         return [pod for pod in self._by_namespace.get(namespace, {}).values() if wanted(pod)]
 
-    def http_ports(self, namespace: str, labels: dict[str, str], ports: dict[str, int]) -> dict[int, PortProtocol]:
-        """Return which container ports of a new pod are spoken to by HTTP, by the Services that select it."""
-        found: dict[int, PortProtocol] = {}
-        for key, service in self.services.items():
-            selector = service["spec"].get("selector")
-            if not key.startswith(f"{namespace}/") or not selector or not selector.items() <= labels.items():
-                continue
-            for port in service["spec"].get("ports") or []:
-                protocol = protocol_of(port)
-                number = _target(port, ports)
-                if protocol and number:
-                    found[number] = protocol
-        return found
+    def http_ports(self, pod: dict[str, Any]) -> dict[int, PortProtocol]:
+        """Return which ports of a new pod are spoken to by HTTP, by the Services that select it."""
+        prefix = f"{pod['metadata']['namespace']}/"
+        return http_ports(pod, (service for key, service in self.services.items() if key.startswith(prefix)))
 
     def _touched(self, namespace: str, pods: list[PodEntry]) -> None:
         for key in {*self._routes, *self._policies}:

@@ -104,7 +104,7 @@ def _said(body: Object, before: TrafficPolicyStatus, kind: str, reason: Reason, 
     old: dict[str, Condition] = {condition.type: condition for condition in before.conditions}
     conditions = []
     for name, value in wanted:
-        known = old.get(name)  # type: ignore[call-overload]
+        known = old.get(name)
         same = known and (known.status, known.reason, known.message) == (value, reason.value, message)
         conditions.append(
             Condition(

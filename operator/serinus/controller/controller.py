@@ -1,0 +1,239 @@
+"""The controller: what was seen goes into caches and onto the queue; what is due is reconciled.
+
+Keys on the queue are ``canary:namespace/name`` and ``policy:namespace/name``. Caches are hints: whatever acts on
+something gets it from the API server first. They are filled by a list before anything is answered to a sidecar, kept
+by Kopf's watches, and swept against a list every ten minutes, since a watch that breaks can miss a deletion.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from serinus.api.canary import CanaryStatus
+from serinus.api.names import LABEL_CANARY
+from serinus.controller.feed import Feed
+from serinus.controller.gather import read_meta, read_spec, read_status
+from serinus.controller.pods import entry
+from serinus.controller.policies import Policies
+from serinus.controller.reconcile import Reconciler
+from serinus.controller.workqueue import Key, Result, WorkQueue
+from serinus.delivery.model import Snapshot
+from serinus.delivery.plan import ACTIVE, effective_phase
+from serinus.delivery.project import project
+from serinus.kube import kinds
+from serinus.kube.client import Kube
+from serinus.kube.requests import Object
+
+SWEEP_S = 600.0
+WORKERS = 8
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is remembered of a Canary between looks."""
+
+    created: str
+    target: str
+    service: str
+    active: bool
+    pod_hash: str
+
+
+class Controller:
+    """Joins caches, queue and reconcilers. Belongs to one event loop; other threads use ``call_soon_threadsafe``."""
+
+    def __init__(self, kube: Kube, feed: Feed, queue: WorkQueue, policies: Policies):
+        self._kube = kube
+        self._feed = feed
+        self._queue = queue
+        self._policies = policies
+        self._canaries: dict[str, Known] = {}
+        self.reconciler: Reconciler | None = None
+
+    async def prime(self) -> None:
+        """Fill the caches, and publish every Service as the persisted statuses say. Nothing is written.
+
+        Raises:
+            KubeError: the API server did not answer.
+        """
+        pods, services, canaries, policies = await asyncio.gather(
+            self._kube.list(kinds.POD),
+            self._kube.list(kinds.SERVICE),
+            self._kube.list(kinds.CANARY),
+            self._kube.list(kinds.TRAFFIC_POLICY),
+        )
+        for service in services:
+            self._feed.set_service(service)
+        for pod in pods:
+            self._feed.set_pod(entry(pod))
+        for policy in policies:
+            self.saw_policy(policy)
+        for canary in sorted(canaries, key=lambda body: body["metadata"].get("creationTimestamp", "")):
+            self.saw_canary(canary)
+            self._restore(canary)
+
+    async def run(self) -> None:
+        """Reconcile what is due, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._queue.run(self.reconcile, WORKERS), name="reconcile")
+            tasks.create_task(self._sweeps(), name="sweep")
+
+    async def reconcile(self, key: Key) -> Result:
+        """Reconcile one key.
+
+        Raises:
+            KubeError: tried again by the queue.
+        """
+        kind, _, owner = key.partition(":")
+        namespace, _, name = owner.partition("/")
+        if kind == "policy":
+            return await self._policies.reconcile(namespace, name)
+        assert self.reconciler is not None  # noqa: S101 - set before the queue runs
+        run = self._canaries[owner].pod_hash if owner in self._canaries else ""
+        with structlog.contextvars.bound_contextvars(canary=owner, run=run):
+            return await self.reconciler.reconcile(namespace, name)
+
+    def rival(self, namespace: str, name: str) -> str:
+        """Return the name of an older Canary with the same target or Service; empty without one."""
+        own = self._canaries.get(f"{namespace}/{name}")
+        if own is None:
+            return ""
+        older = [
+            (other.created, key.split("/")[1])
+            for key, other in self._canaries.items()
+            if key.startswith(f"{namespace}/")
+            and key != f"{namespace}/{name}"
+            and (other.target == own.target or other.service == own.service)
+        ]
+        first = min(older, default=None)
+        return first[1] if first and first < (own.created, name) else ""
+
+    def saw_canary(self, body: Object, *, deleted: bool = False) -> None:
+        """Take note of a Canary."""
+        meta = body["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
+        before = self._canaries.pop(key, None)
+        spec, _ = read_spec(body)
+        if not deleted:
+            target = spec.target_ref.name if spec else ""
+            status = read_status(body)
+            self._canaries[key] = Known(
+                created=meta.get("creationTimestamp", ""),
+                target=target,
+                service=(spec.service or target) if spec else "",
+                active=effective_phase(status) in ACTIVE or status.phase is None,
+                pod_hash=status.run.pod_hash if status.run else "",
+            )
+        if deleted and before:  # whoever was second may be first now
+            for other, known in self._canaries.items():
+                if other.startswith(f"{meta['namespace']}/") and known.target == before.target:
+                    self._queue.add(f"canary:{other}")
+        self._queue.add(f"canary:{key}")
+
+    def saw_policy(self, body: Object, *, deleted: bool = False) -> None:
+        """Take note of a TrafficPolicy."""
+        meta = body["metadata"]
+        self._policies.see(body, deleted=deleted)
+        if not deleted:
+            self._queue.add(f"policy:{meta['namespace']}/{meta['name']}")
+
+    def saw_deployment(self, body: Object) -> None:
+        """Take note of a target, which carries the name of its Canary, or has just lost it."""
+        meta = body["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        labelled = (meta.get("labels") or {}).get(LABEL_CANARY)
+        if labelled:
+            self._queue.add(f"canary:{namespace}/{labelled}")
+        for key, known in self._canaries.items():
+            if known.target == name and key.startswith(f"{namespace}/"):
+                self._queue.add(f"canary:{key}")
+
+    def saw_owned(self, body: Object, owner: str) -> None:
+        """Take note of an object that belongs to a Canary."""
+        self._queue.add(f"canary:{body['metadata']['namespace']}/{owner}")
+
+    def saw_service(self, body: Object, *, deleted: bool = False) -> None:
+        """Take note of a Service."""
+        meta = body["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
+        if deleted:
+            self._feed.drop_service(key)
+        else:
+            self._feed.set_service(body)
+        self.touched(key)
+        for owner, known in self._canaries.items():
+            if known.service == meta["name"] and owner.startswith(f"{meta['namespace']}/"):
+                self._queue.add(f"canary:{owner}")
+
+    def saw_pod(self, body: Object, *, deleted: bool = False) -> None:
+        """Take note of a pod. Only a run that is under way looks at its pods."""
+        meta = body["metadata"]
+        if deleted:
+            self._feed.drop_pod(meta["namespace"], meta["name"])
+        else:
+            self._feed.set_pod(entry(body))
+        labels = meta.get("labels") or {}
+        for owner, known in self._canaries.items():
+            if known.active and known.pod_hash and owner.startswith(f"{meta['namespace']}/"):
+                related = known.pod_hash in labels.values() or known.target in meta["name"]
+                if related:
+                    self._queue.add(f"canary:{owner}", 0.05)
+
+    def touched(self, service_key: str) -> None:
+        """Look again at whoever is about this Service: its acknowledgements changed."""
+        owner = self._feed.owner(service_key)
+        if owner and owner in self._canaries and self._canaries[owner].active:
+            self._queue.add(f"canary:{owner}")
+        for policy in self._policies.of_service(service_key):
+            self._queue.add(f"policy:{policy}", 0.2)
+
+    def remember(self, namespace: str, name: str, status: CanaryStatus | None) -> None:
+        """Take note of the status that was just written, before its event arrives."""
+        key = f"{namespace}/{name}"
+        known = self._canaries.get(key)
+        if known is None or status is None:
+            return
+        self._canaries[key] = Known(
+            known.created,
+            known.target,
+            known.service,
+            effective_phase(status) in ACTIVE,
+            status.run.pod_hash if status.run else "",
+        )
+
+    def _restore(self, canary: Object) -> None:
+        """Publish the routes that a Canary's persisted status implies, from the caches alone."""
+        meta = read_meta(canary)
+        spec, problems = read_spec(canary)
+        status = read_status(canary)
+        if spec is None or status.stable is None or self.rival(meta.namespace, meta.name):
+            return
+        route = project(Snapshot(meta, status, spec, problems)).route
+        owner = f"{meta.namespace}/{meta.name}"
+        self._feed.set_route(f"{meta.namespace}/{spec.service or spec.target_ref.name}", owner, route)
+
+    async def _sweeps(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except Exception as problem:  # noqa: BLE001 - a sweep that fails is made up for by the next
+                log.warning("sweep failed", error=str(problem))
+
+    async def sweep(self) -> None:
+        """Drop from the caches what the API server no longer has.
+
+        Raises:
+            KubeError: the API server did not answer; nothing was dropped.
+        """
+        pods = {(b["metadata"]["namespace"], b["metadata"]["name"]) for b in await self._kube.list(kinds.POD)}
+        for namespace, name in set(self._feed.pods) - pods:
+            self._feed.drop_pod(namespace, name)
+        listed = await self._kube.list(kinds.CANARY)
+        canaries = {f"{b['metadata']['namespace']}/{b['metadata']['name']}" for b in listed}
+        for key in set(self._canaries) - canaries:
+            self._queue.add(f"canary:{key}")
+            del self._canaries[key]

@@ -1,0 +1,100 @@
+"""What a run is judged by, kept coming: the callers' counters every 2 s, the users' queries at their interval."""
+
+from typing import Protocol
+
+from serinus.analysis.model import Evidence, Reading
+from serinus.analysis.promql import render_query
+from serinus.api.base import seconds
+from serinus.api.canary import Phase
+from serinus.controller.feed import Feed, protocol_of
+from serinus.delivery import plan
+from serinus.delivery.model import Snapshot
+from serinus.mesh.model import cluster_name
+
+
+class Counters(Protocol):
+    """What is needed of the reader of sidecars, ``serinus.mesh.scrape.EvidenceReader``."""
+
+    def watch(self, key: str, candidate_clusters: tuple[str, ...], stable_clusters: tuple[str, ...]) -> None:
+        """Begin to add up these clusters' counters."""
+
+    def unwatch(self, key: str) -> None:
+        """Stop, and forget."""
+
+    def totals(self, key: str) -> tuple[str, Evidence, int, int] | None:
+        """Return the reader's name, what it has added up, and how many callers were read and missed."""
+
+
+class Queries(Protocol):
+    """What is needed of the reader of users' queries, ``serinus.controller.promql.MetricReader``."""
+
+    def watch(self, key: str, queries: list[tuple[str, str, float]], address: str) -> None:
+        """Begin to ask: name, PromQL and interval in seconds of each."""
+
+    def unwatch(self, key: str) -> None:
+        """Stop, and forget."""
+
+    def reading(self, key: str, metric: str) -> Reading | None:
+        """Return the last answer."""
+
+
+class Collector:
+    """Starts and stops collecting as runs come and go. One run per Canary; another run starts from nothing."""
+
+    def __init__(self, feed: Feed, counters: Counters, queries: Queries):
+        self._feed = feed
+        self._counters = counters
+        self._queries = queries
+        self._runs: dict[str, str] = {}
+        self._asked: dict[str, tuple[str, ...]] = {}
+
+    def follow(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
+        """Collect for the snapshot's run as long as it is judged."""
+        status, spec = snapshot.status, snapshot.spec
+        run = status.run if plan.effective_phase(status) in (*plan.IN_RUN, Phase.PROMOTING) else None
+        if run is None or spec is None:
+            self.stop(owner)
+            return
+        if self._runs.get(owner) == run.id:
+            return
+        self.stop(owner)
+        service = self._feed.services.get(service_key)
+        if service is None:
+            return
+        namespace, name = service_key.split("/")
+        ports = [port["port"] for port in service["spec"].get("ports") or [] if protocol_of(port)]
+        candidate, stable = (
+            tuple(cluster_name(namespace, name, port, variant) for port in ports) for variant in ("candidate", "stable")
+        )
+        self._counters.watch(owner, candidate, stable)
+        self._runs[owner] = run.id
+        analysis = spec.analysis
+        if analysis.metrics and analysis.prometheus:
+            names = {
+                "namespace": namespace,
+                "target": spec.target_ref.name,
+                "service": name,
+                "revision": run.pod_hash,
+                "stableRevision": status.stable.revision if status.stable else "",
+                "interval": analysis.interval,
+            }
+            interval_s = seconds(analysis.interval)
+            asked = [(metric.name, render_query(metric.query, **names), interval_s) for metric in analysis.metrics]
+            self._queries.watch(owner, asked, analysis.prometheus.address)
+            self._asked[owner] = tuple(metric.name for metric in analysis.metrics)
+
+    def totals(self, owner: str) -> tuple[str, Evidence, int, int] | None:
+        """Return what was counted for the Canary's run; None when nothing is collected."""
+        return self._counters.totals(owner) if owner in self._runs else None
+
+    def readings(self, owner: str) -> tuple[Reading, ...]:
+        """Return the last answer to each of the run's queries."""
+        found = (self._queries.reading(owner, metric) for metric in self._asked.get(owner, ()))
+        return tuple(reading for reading in found if reading)
+
+    def stop(self, owner: str) -> None:
+        """Stop collecting for a Canary."""
+        if self._runs.pop(owner, None):
+            self._counters.unwatch(owner)
+        if self._asked.pop(owner, None):
+            self._queries.unwatch(owner)

@@ -1,0 +1,80 @@
+"""Kopf: watches, and five-line handlers that feed the controller. Nothing is decided and nothing is called here.
+
+Only ``on.event`` handlers: they write nothing onto the objects, and a restart sees every object again. Why not timers,
+daemons, indices or ``on.update``: they cost annotations, finalizers, memory and start-up time, and act on stale views.
+"""
+
+from typing import Any
+
+import kopf
+
+from serinus.api.names import GROUP, LABEL_CANARY, LABEL_OWNER, VERSION
+from serinus.controller.controller import Controller
+
+registry = kopf.OperatorRegistry()
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return Kopf's settings: no scanning of definitions, no Events of its own, short time-outs, filtered watches."""
+    chosen = kopf.OperatorSettings()
+    chosen.scanning.disabled = True
+    chosen.posting.enabled = False
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 5
+    chosen.networking.error_backoffs = (0.5, 1, 2, 4, 8)
+    chosen.networking.enforce_retry_after = True
+    chosen.watching.server_timeout = 300
+    chosen.watching.connect_timeout = 5
+    chosen.watching.chunk_size = 500
+    chosen.queueing.idle_timeout = 1.0
+    chosen.queueing.error_delays = (1, 2, 5, 10, 30, 60)
+    chosen.peering.standalone = True
+    return chosen
+
+
+@kopf.on.event(GROUP, VERSION, "canaries", registry=registry)
+async def canary(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  # noqa: A002 - Kopf's name
+    """A Canary appeared, changed or went."""
+    controller: Controller = memo.controller
+    controller.saw_canary(dict(body), deleted=type == "DELETED")
+
+
+@kopf.on.event(GROUP, VERSION, "trafficpolicies", registry=registry)
+async def policy(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  # noqa: A002
+    """A TrafficPolicy appeared, changed or went."""
+    controller: Controller = memo.controller
+    controller.saw_policy(dict(body), deleted=type == "DELETED")
+
+
+@kopf.on.event("apps", "v1", "deployments", labels={LABEL_CANARY: kopf.PRESENT}, registry=registry)
+async def deployment(body: kopf.Body, memo: Any, **_: Any) -> None:
+    """A target changed."""
+    controller: Controller = memo.controller
+    controller.saw_deployment(dict(body))
+
+
+@kopf.on.event("apps", "v1", "replicasets", labels={LABEL_OWNER: kopf.PRESENT}, registry=registry)
+async def twin(body: kopf.Body, labels: kopf.Labels, memo: Any, **_: Any) -> None:
+    """A candidate's ReplicaSet changed."""
+    controller: Controller = memo.controller
+    controller.saw_owned(dict(body), labels[LABEL_OWNER])
+
+
+@kopf.on.event("", "v1", "services", registry=registry)
+async def service(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  # noqa: A002
+    """A Service appeared, changed or went."""
+    controller: Controller = memo.controller
+    controller.saw_service(dict(body), deleted=type == "DELETED")
+
+
+@kopf.on.event("", "v1", "pods", registry=registry)
+async def pod(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  # noqa: A002
+    """A pod appeared, changed or went."""
+    controller: Controller = memo.controller
+    controller.saw_pod(dict(body), deleted=type == "DELETED")
+
+
+@kopf.on.login(registry=registry)
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Log in as the pod's service account, else by the kubeconfig."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
