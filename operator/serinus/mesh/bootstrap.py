@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from serinus.analysis.model import LATENCY_EDGES_MS
@@ -28,6 +29,8 @@ STATS = (
         r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))"
     ),
     # Whether it lives, and is up to date.
+    # Read by the answers to probes that were taken over.
+    r"cluster\.probe-\d+\.membership_(healthy|total|degraded)",
     r"server\.(live|state|uptime|memory_allocated|initialization_time_ms)",
     r"control_plane\.connected_state",
     r"cluster_manager\.(cds\.update_(success|rejected)|active_clusters|warming_clusters)",
@@ -40,8 +43,8 @@ STATS = (
 class TcpProbe:
     """A probe that asked for a TCP connection, answered by the sidecar on ``path``.
 
-    Behind capture every port accepts a connection. So the sidecar itself tries the app's port every ``period_s / 2``
-    seconds, and answers 200 or 503 by the last try.
+    Behind capture every port accepts a connection. So the sidecar itself tries the app's port, every second until it
+    answers and every ``period_s / 2`` seconds from then on, and gives 200 or 503 by the last try.
     """
 
     path: str
@@ -70,10 +73,11 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
     Raises:
         serinus.mesh.schema.SchemaError: Envoy would refuse it; a sentence that names the place.
     """
+    host, _, port = settings.xds_address.rpartition(":")
     data: dict[str, Any] = render(
         "envoy/bootstrap.json.j2",
         admin_socket=sidecar.ADMIN_SOCKET,
-        token_file=sidecar.TOKEN_FILE,
+        token_secret=sidecar.TOKEN_SECRET,
         local_source=sidecar.LOCAL_SOURCE,
         unlimited=sidecar.UNLIMITED,
         ports={
@@ -85,7 +89,9 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
         marks=MARKS,
         stats=STATS,
         latency_edges_ms=LATENCY_EDGES_MS,
-        xds_address=settings.xds_address,
+        xds_host=host,
+        xds_port=int(port),
+        xds_san_type=_san_type(host),
         ca_pem=settings.ca_pem,
         http_ports=sorted(set(settings.http_ports)),
         probes=settings.probes,
@@ -94,6 +100,15 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
     )
     schema.parse(schema.BOOTSTRAP, data)
     return data
+
+
+def _san_type(host: str) -> str:
+    """Return by which kind of alternative name the certificate of the ADS server names ``host``."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return "DNS"
+    return "IP_ADDRESS"
 
 
 def _checks(probes: Iterable[TcpProbe]) -> list[dict[str, Any]]:

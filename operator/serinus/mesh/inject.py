@@ -105,12 +105,20 @@ def _init(settings: InjectionSettings) -> dict[str, Any]:
         local_source=sidecar.LOCAL_SOURCE,
         user=sidecar.USER,
     )
+    script = render_text(
+        "inject/init.sh.j2",
+        rules=rules,
+        token_secret=sidecar.TOKEN_SECRET,
+        token_secret_content=json.dumps(render("inject/token-secret.json.j2", token_file=sidecar.TOKEN_FILE)),
+    )
     container: dict[str, Any] = render(
         "inject/init.json.j2",
         name=INIT_CONTAINER,
         image=settings.image,
         pull_policy=settings.pull_policy,
-        script=render_text("inject/capture.sh.j2", rules=rules),
+        script=script,
+        state_volume=_STATE_VOLUME,
+        state_dir=sidecar.STATE_DIR,
     )
     return container
 

@@ -18,6 +18,8 @@ STATE_DIR = "/var/run/serinus"
 ADMIN_SOCKET = f"{STATE_DIR}/admin.sock"
 TOKEN_DIR = "/var/run/secrets/serinus"  # noqa: S105 - a path
 TOKEN_FILE = f"{TOKEN_DIR}/token"
+TOKEN_SECRET = f"{STATE_DIR}/token.json"
+"""Names ``TOKEN_FILE`` as a secret of Envoy's, which then follows its rotation; the init container writes it."""
 
 HEADER_UNSERVED = "x-mesh-unserved"
 """On a reply that the server's sidecar made because no connection to the app came about: the app has not seen it."""
@@ -25,4 +27,4 @@ HEADER_CUT = "x-mesh-cut"
 """On a reply that the server's sidecar made because the app closed the connection: the app may have executed it."""
 
 UNLIMITED = 4294967295
-"""For Envoy's circuit breakers: the defaults (1024, 3 for retries) would fail requests that plain networking does not."""
+"""For Envoy's circuit breakers, whose defaults (1024, 3 for retries) fail requests that plain networking carries."""
