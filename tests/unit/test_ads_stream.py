@@ -463,8 +463,9 @@ contents = st.one_of(
     ),
 )
 actions = st.one_of(
-    st.tuples(st.sampled_from(["a", "b"]), contents),
-    st.sampled_from(["answer", "answer", "answer", "connect", "wait"]),
+    st.tuples(st.sampled_from(["a", "b"]), contents, st.sampled_from([0, 1, 2, 99])),
+    st.tuples(st.sampled_from(["a", "b"]), contents, st.sampled_from([0, 1, 2, 99])),
+    st.sampled_from(["answer", "connect", "wait"]),
 )
 
 
@@ -498,7 +499,12 @@ def test_whatever_happens_no_route_names_a_missing_cluster_and_in_the_end_all_is
     proxy.connect()
     for action in script:
         if isinstance(action, tuple):
-            proxy.publish(action[0], named_for(*action))
+            key, resources, answers = action
+            proxy.publish(key, named_for(key, resources))
+            for _ in range(answers):
+                if proxy.unread:
+                    proxy.answer()
+                    check_routes(proxy)
         elif action == "answer" and proxy.unread:
             proxy.answer()
         elif action == "connect":

@@ -81,17 +81,17 @@ class Stream:
                 kind.leftover.add(name)
         self._touch(key, now)
 
-    def receive(self, request: Request, now: float) -> None:
-        """Take in what the proxy said. Types that are not served are ignored."""
+    def receive(self, request: Request, now: float) -> set[str]:
+        """Take in what the proxy said; return the keys that it refused. Types that are not served are ignored."""
         kind = self._kinds.get(request.type_url)
         if kind is None:
-            return
-        if request.nonce:
-            self._answered(request, kind, now)
+            return set()
+        refused = self._answered(request, kind, now) if request.nonce else set()
         if not kind.requested:
             self._begin(request, kind, now)
         elif request.type_url not in WILDCARD_TYPES:
             self._resubscribe(request, kind, now)
+        return refused
 
     def send(self, now: float) -> tuple[list[bytes], list[str]]:
         """Return the responses that are due, in order, and the keys that the proxy has had in force since now."""
@@ -151,7 +151,7 @@ class Stream:
             kind.forget(name)
             self._touch_owner(request.type_url, name, now)
 
-    def _answered(self, request: Request, kind: _Kind, now: float) -> None:
+    def _answered(self, request: Request, kind: _Kind, now: float) -> set[str]:
         sent = kind.unanswered.pop(request.nonce, {})
         owners = {self._catalogue.owner(request.type_url, name) for name in sent}
         for name, version in sent.items():
@@ -169,6 +169,7 @@ class Stream:
                 kind.rejected[name] = (version, request.error)
                 kind.suspects.discard(name)
             self._touch_owner(request.type_url, name, now)
+        return {owner for owner in owners if owner is not None and request.error and len(owners) == 1}
 
     def _acknowledged(self, type_url: str, name: str, version: str | None, now: float) -> None:
         kind = self._kinds[type_url]
