@@ -19,6 +19,7 @@ const usage = `shop: the application that Serinus is shown and tested with
   shop serve --role front|cart|stock   one of the services, on :8080 (HTTP/1.1 and h2c)
   shop load --url URL --rate N --duration D
                                        constant load, and a report of what callers saw on :9100
+  shop discover                        the pods that Prometheus reads, on 127.0.0.1:9101
   shop version                         what this program is
 
 "shop serve --help" and "shop load --help" list the settings. Every setting of serve can also be an environment
@@ -36,12 +37,14 @@ func main() {
 		err = serve(args)
 	case "load":
 		err = load(args)
+	case "discover":
+		err = discover(args)
 	case "version", "--version":
 		fmt.Printf("shop %s %s %s/%s\n", build, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	case "help", "--help", "-h":
 		fmt.Print(usage)
 	default:
-		fmt.Fprintf(os.Stderr, "shop: %q is not a command; write serve, load or version\n", command)
+		fmt.Fprintf(os.Stderr, "shop: %q is not a command; write serve, load, discover or version\n", command)
 		os.Exit(2)
 	}
 	switch {
