@@ -8,6 +8,7 @@ from serinus.api.names import ANNOTATION_COMMAND_PREFIX
 
 Verb = Literal["promote", "abort", "pause", "resume", "retry", "approve"]
 VERBS: tuple[str, ...] = get_args(Verb)
+_FIELDS = {"verb": str, "run": str, "step": int, "full": bool, "by": str, "at": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ def commands(annotations: dict[str, str]) -> list[Command]:
         token = key.removeprefix(ANNOTATION_COMMAND_PREFIX)
         try:
             body = json.loads(value)
-            fields = {k: body[k] for k in ("verb", "run", "step", "full", "by", "at") if k in body}
+            fields = {k: body[k] for k in _FIELDS if k in body}
+            if any(type(value) is not _FIELDS[k] for k, value in fields.items()):
+                raise TypeError(f"a field of {key} has the wrong type")
             found.append(Command(token, **fields))
         except (ValueError, TypeError):
             found.append(Command(token, ""))  # type: ignore[arg-type]

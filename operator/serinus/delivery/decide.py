@@ -61,10 +61,10 @@ def _suspended(snapshot: Snapshot) -> Move | None:
     status = snapshot.status
     if snapshot.spec is None or not snapshot.spec.suspend:
         return None
-    if status.phase is Phase.SUSPENDED:
-        return Move(status, Reason.SUSPENDED, status.message)
-    weight = status.run.weight if status.run and status.phase in plan.ACTIVE else 0
+    weight = status.run.weight if status.run and plan.effective_phase(status) in plan.ACTIVE else 0
     message = f"spec.suspend is true; the candidate stays at {weight} % and nothing moves until it is false"
+    if status.phase is Phase.SUSPENDED:
+        return Move(status, Reason.SUSPENDED, message)
     stopped = status.model_copy(update={"phase": Phase.SUSPENDED, "suspended_phase": status.phase})
     return Move(stopped, Reason.SUSPENDED, message, (Event(Reason.SUSPENDED, message),))
 
@@ -124,8 +124,7 @@ def _sized(snapshot: Snapshot, spec: CanarySpec, target: Target) -> Snapshot:
 def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: datetime) -> Move | None:
     """Return how a run ends early because the target changed under it, as long as it can still be taken back."""
     status = snapshot.status
-    final = status.phase is Phase.PROMOTING and run.stage in (plan.ADOPT, plan.RELEASE, plan.NATIVE)
-    if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK) or (final and not _adoption_lost(snapshot, run, target)):
+    if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK) or _is_final(snapshot, run, target):
         return None
     if target.break_glass or not target.paused:
         why = "break-glass is set on the target" if target.break_glass else "the target was released past the hold"
@@ -137,6 +136,14 @@ def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: dateti
         return moves.roll_back(status, Reason.ABORTED, message, now)
     message = f"revision {target.revision} takes the place of {run.revision}; it gets a run of its own"
     return moves.roll_back(status, Reason.SUPERSEDED, message, now)
+
+
+def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
+    """Whether the target has begun to take the candidate over, so that a run ends as a promotion whatever is held."""
+    if snapshot.status.phase is not Phase.PROMOTING or run.stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
+        return False
+    passed_by = target.revision != run.revision and not target.paused
+    return not passed_by and not _adoption_lost(snapshot, run, target)
 
 
 def _adoption_lost(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
@@ -153,12 +160,13 @@ def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -
         return _adopt(status, target, now)
     if target.revision == status.stable.revision:
         return _same(status, target)
-    if status.phase is Phase.FAILED and target.paused and target.revision == status.rejected:
-        reason = next((c.reason for c in status.conditions if c.type == "Stalled"), Reason.ROLLED_BACK.value)
-        return Move(status, Reason(reason), status.message, stalled=True)
-    if status.released == target.revision or not target.paused or target.break_glass:
+    if not target.paused or target.break_glass:
         return _rolling(status, target, now)
+    if status.phase is Phase.FAILED and status.run and target.revision == status.rejected:
+        return Move(status, Reason(status.run.cause), status.run.cause_message, stalled=True)
     known = _known(status, spec, target, now)
+    if known and status.released == target.revision:
+        return _rolling(status, target, now)
     if known:
         let = status.model_copy(update={"released": target.revision, "phase": Phase.READY})
         return Move(let, Reason.RELEASED, known, (Event(Reason.RELEASED, known),), 0)
@@ -222,9 +230,10 @@ def _deleting(snapshot: Snapshot, now: datetime) -> Move:
         status = status.model_copy(update={"phase": status.suspended_phase, "suspended_phase": None})
         return Move(status, Reason.DELETED, "the Canary is being deleted", (), 0)
     overdue = since(snapshot.meta.deleted_at, now) > UNDO_S
-    if status.run and status.phase in plan.ACTIVE and not overdue:
-        final = status.run.stage in (plan.ADOPT, plan.RELEASE, plan.NATIVE) and status.phase is Phase.PROMOTING
-        if final and target and spec and not _adoption_lost(snapshot, status.run, target):
+    if status.run and status.phase in plan.ACTIVE and overdue:
+        status = moves.enter(status, Phase.READY, "", now)
+    if status.run and status.phase in plan.ACTIVE:
+        if target and spec and _is_final(snapshot, status.run, target):
             return finishing.promoting(snapshot, spec, status.run, target, now)
         if status.phase is Phase.RESTORING:
             return finishing.restoring(snapshot, status.run, now)

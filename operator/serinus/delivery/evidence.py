@@ -13,12 +13,16 @@ from serinus.delivery.model import Totals
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """``total`` is all that was counted in this run, ``mark`` what it was when the present window began."""
+    """``total`` is all that was counted in this run, ``mark`` what it was when the present window began.
+
+    ``last`` is what the stable version did in the last window in which it was asked.
+    """
 
     reader: str = ""
     base: Evidence = field(default_factory=Evidence)
     total: Evidence = field(default_factory=Evidence)
     mark: Evidence = field(default_factory=Evidence)
+    last: Counts = field(default_factory=Counts)
     notes: dict[str, Any] | None = None
 
     def counted(self, totals: Totals | None) -> "Book":
@@ -30,12 +34,18 @@ class Book:
 
     def marked(self) -> "Book":
         """Return the book with a new, empty window."""
-        return replace(self, mark=self.total, notes=None)
+        stable = self.window.stable
+        return replace(self, mark=self.total, last=stable if stable.requests else self.last, notes=None)
 
     @property
     def window(self) -> Evidence:
         """What was counted since the mark."""
         return Evidence(self.total.candidate - self.mark.candidate, self.total.stable - self.mark.stable)
+
+    @property
+    def compared(self) -> Evidence:
+        """The window with the stable version's last one in it: at weight 100 nothing reaches the stable version."""
+        return Evidence(self.window.candidate, self.last + self.window.stable)
 
     def dump(self) -> dict[str, Any]:
         """Return the book as plain JSON for the status."""
@@ -44,6 +54,7 @@ class Book:
             "base": _dump(self.base),
             "total": _dump(self.total),
             "mark": _dump(self.mark),
+            "last": _row(self.last),
             "notes": self.notes or {},
         }
 
@@ -52,7 +63,14 @@ def load(raw: dict[str, Any]) -> Book:
     """Return the book that ``dump`` wrote; an empty one for an empty dict."""
     if not raw:
         return Book()
-    return Book(raw["reader"], _load(raw["base"]), _load(raw["total"]), _load(raw["mark"]), raw.get("notes") or None)
+    return Book(
+        reader=raw["reader"],
+        base=_load(raw["base"]),
+        total=_load(raw["total"]),
+        mark=_load(raw["mark"]),
+        last=_counts(raw["last"]),
+        notes=raw.get("notes") or None,
+    )
 
 
 def measured_weight(window: Evidence) -> float | None:
@@ -66,8 +84,16 @@ def _add(one: Evidence, two: Evidence) -> Evidence:
 
 
 def _dump(evidence: Evidence) -> list[list[int]]:
-    return [[c.requests, c.failures, *c.buckets] for c in (evidence.candidate, evidence.stable)]
+    return [_row(evidence.candidate), _row(evidence.stable)]
 
 
 def _load(raw: list[list[int]]) -> Evidence:
-    return Evidence(*(Counts(row[0], row[1], tuple(row[2:])) for row in raw))
+    return Evidence(*(_counts(row) for row in raw))
+
+
+def _row(counts: Counts) -> list[int]:
+    return [counts.requests, counts.failures, *counts.buckets]
+
+
+def _counts(row: list[int]) -> Counts:
+    return Counts(row[0], row[1], tuple(row[2:]))

@@ -17,7 +17,7 @@ LAGGARDS_S = 15.0
 def promoting(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, target: Target, now: datetime) -> Move:
     """Carry a promotion on. Until the target adopts the candidate, harm still takes it back."""
     status = snapshot.status
-    if run.stage in (plan.SCALE, plan.SHIFT):
+    if run.stage in (plan.SCALE, plan.SHIFT, plan.OPEN):
         status, judgement = running.judged(snapshot, spec, run)
         if judgement.verdict is Verdict.HARM:
             return moves.roll_back(status, Reason.ROLLED_BACK, judgement.message, now)

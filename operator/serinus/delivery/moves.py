@@ -64,7 +64,7 @@ def start_run(snapshot: Snapshot, spec: CanarySpec, now: datetime) -> Move:
         stage_since=at,
         replicas=plan.twin_size(plan.weight_of(spec, 0), target.replicas),
     )
-    status = snapshot.status.model_copy(update={"run": run, "phase": Phase.PREPARING, "rejected": ""})
+    status = snapshot.status.model_copy(update={"run": run, "phase": Phase.PREPARING, "rejected": "", "released": ""})
     message = f"revision {run.revision} is held; {run.replicas} pods of it start beside the stable ones"
     return Move(status, Reason.PREPARING, message, (Event(Reason.PREPARING, message),), 0)
 

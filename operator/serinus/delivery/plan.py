@@ -41,13 +41,15 @@ def step_at(spec: CanarySpec, index: int) -> Step | None:
 def next_step(spec: CanarySpec, run: RunStatus) -> int:
     """Return the index of the step after the present one, never with a lower weight than the present one.
 
-    An edited plan may have dropped the present step: then the first later step that is not below the present weight
-    follows.
+    An edited plan may have dropped the present step: then the first step with a higher weight follows.
     """
+    steps = spec.strategy.steps
+    if run.stage == JUDGE and weight_of(spec, run.step) != run.weight:
+        return next((i for i, step in enumerate(steps) if (step.weight or 0) > run.weight), len(steps))
     index = run.step + 1
-    while index < len(spec.strategy.steps) and weight_of(spec, index) < run.weight:
+    while index < len(steps) and weight_of(spec, index) < run.weight:
         index += 1
-    return min(index, len(spec.strategy.steps))
+    return min(index, len(steps))
 
 
 def hold_s(step: Step) -> float:

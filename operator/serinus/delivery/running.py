@@ -36,7 +36,8 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus) -> tuple[Canary
     if run.weight == 0:
         nothing = Judgement(Verdict.UNDECIDED, "the candidate gets no requests yet")
         return moves.with_run(snapshot.status, evidence=book.dump(), verdict="Undecided"), nothing
-    judgement = judge(spec.analysis, book.window, snapshot.readings, dict(book.notes or {}))
+    window = book.window if run.weight < 100 else book.compared
+    judgement = judge(spec.analysis, window, snapshot.readings, dict(book.notes or {}))
     book = replace(book, notes=judgement.state)
     metrics = [
         MetricStatus(
@@ -124,7 +125,10 @@ def _scale(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunS
     step = plan.step_at(spec, run.step)
     if status.phase is Phase.PREPARING and step is not None and step.approval is not None:
         return moves.go_to_step(status, spec, run.step, now)
-    weight = plan.weight_of(spec, run.step)
+    weight = max(plan.weight_of(spec, run.step), run.weight)  # the plan may have been edited
+    if run.paused:
+        message = f"paused by a person before {_place(spec, run)} gets its weight of {weight} %"
+        return Move(status, Reason.PAUSED, message, (), TICK_S)
     changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at="")
     return Move(changed, Reason.ANALYSING, f"the sidecars are given weight {weight} %", (), 0)
 
@@ -145,7 +149,7 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
     run = status.run
     assert run is not None  # noqa: S101 - a phase of a run
     step = plan.step_at(spec, run.step)
-    place = f"step {min(run.step + 1, len(spec.strategy.steps))} of {len(spec.strategy.steps)} at {run.weight} %"
+    place = f"{_place(spec, run)} at {run.weight} %"
     if run.paused:
         return Move(_as(status, Phase.WAITING), Reason.PAUSED, f"paused by a person at {place}", (), TICK_S)
     if step is not None and step.approval is not None:
@@ -161,6 +165,10 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
     if judgement.verdict is Verdict.SAFE:
         return moves.go_to_step(status, spec, plan.next_step(spec, run), now)
     return Move(_as(status, Phase.WAITING), _why_undecided(judgement), f"{place}: {judgement.message}", (), TICK_S)
+
+
+def _place(spec: CanarySpec, run: RunStatus) -> str:
+    return f"step {min(run.step + 1, len(spec.strategy.steps))} of {len(spec.strategy.steps)}"
 
 
 def _why_undecided(judgement: Judgement) -> Reason:
