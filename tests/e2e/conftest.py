@@ -1,0 +1,48 @@
+"""A real cluster for every end-to-end test; the operator is installed once, as a user would install it."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from harness import ROOT, SYSTEM, App, Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster, with Serinus installed from ``deploy/base``."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.fail("no cluster: make e2e brings one up, or set KUBECONFIG to one of yours")
+    cluster = Cluster()
+    cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+    cluster.kubectl("rollout", "restart", "deployment/serinus", "-n", SYSTEM)
+    cluster.kubectl("rollout", "status", "deployment/serinus", "-n", SYSTEM, "--timeout=120s", timeout_s=130)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster) -> Callable[..., str]:
+    """``kubectl(*args, input=None, check=True)``: what it prints."""
+
+    def run(*args: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002 - subprocess's name
+        return cluster.kubectl(*args, stdin=input, check=check)
+
+    return run
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A fresh namespace, outside of the mesh."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def app(cluster: Cluster) -> Iterator[App]:
+    """An application in a namespace of its own, not created yet."""
+    app = App(cluster, f"t-{uuid.uuid4().hex[:8]}")
+    yield app
+    app.close()
