@@ -53,7 +53,7 @@ GONE = {"replicasets": (a_set("v1"),), "pods": pods("v1", REPLICAS)}
 
 
 class Case(NamedTuple):
-    """One row: what is seen, and what follows; ``words`` are parts of the message, ``stage`` and ``weight`` the run's."""
+    """One row: what is seen, and what follows; ``words`` are parts of the message, ``stage`` is the run's."""
 
     sentence: str
     snapshot: Snapshot

@@ -252,7 +252,8 @@ def _frozen(snapshot: Snapshot) -> bool:
 
 def _to_resume(snapshot: Snapshot) -> bool:
     target, stable = snapshot.target, snapshot.status.stable
-    return bool(target and stable and target.paused and target.revision == stable.revision)
+    held = target is not None and target.paused and not target.break_glass
+    return bool(held and target and stable and target.revision == stable.revision)
 
 
 def _farewell(snapshot: Snapshot) -> tuple[Event, ...]:

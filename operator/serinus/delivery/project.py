@@ -72,10 +72,14 @@ def project(snapshot: Snapshot) -> Desired:
     usable = snapshot.spec is not None and not snapshot.problems and not snapshot.rival
     if snapshot.rival:
         return Desired(commands_done=_done(snapshot))
+    release = _release(snapshot, phase, run)
+    label: str | None = snapshot.meta.name if usable and _served(snapshot) else ""
+    if gone:
+        label = "" if release else None  # without the label nobody could tell later that it is ours to release
     desired = Desired(
         route=None if gone else _route(phase, run, snapshot),
-        label=None if gone else snapshot.meta.name if usable and _served(snapshot) else "",
-        release=_release(snapshot, phase, run),
+        label=label,
+        release=release,
         commands_done=_done(snapshot),
         freeze=run is not None and not _cleaning(phase, run),
     )
@@ -171,10 +175,10 @@ def _kept(snapshot: Snapshot, pod_hash: str) -> bool:
 def _release(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> Target | None:
     """Return the target when it is held and may go: what it holds is stable, released, or was judged and adopted."""
     status, target = snapshot.status, snapshot.target
-    if target is None or not target.paused or target.break_glass or status.stable is None:
+    if target is None or not target.paused or status.stable is None:
         return None
     if run is None:
-        known = target.revision in (status.stable.revision, status.released)
+        known = target.revision in (status.stable.revision, status.released) and not target.break_glass
         return target if known and phase in (Phase.READY, Phase.FAILED) and target.labelled else None
     judged = phase is Phase.PROMOTING and run.stage in (plan.RELEASE, plan.NATIVE) and target.revision == run.revision
     return target if judged else None
