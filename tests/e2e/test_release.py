@@ -1,4 +1,4 @@
-"""Releases from outside: adopted, promoted, rolled back, reverted, superseded, suspended, deleted; under constant load."""
+"""Releases from outside, under constant load: adopted, promoted, rolled back, superseded, suspended, deleted."""
 
 import math
 import time
@@ -106,7 +106,8 @@ def test_a_version_that_answers_500_is_rolled_back_and_setting_the_template_back
     assert "limit" in stalled["message"]
     eventually(lambda: app.pods().keys() == stable.keys(), "the stable pods, and no others", 30)
     report = app.report(since)
-    print(f"bad answers: {report['bad_answers']}, from first to last {report["versions"]["v2"]["last_bad_at"] - report["versions"]["v2"]["first_bad_at"]:.2f} s")
+    bad = report["versions"]["v2"]
+    print(f"bad answers: {report['bad_answers']}, first to last {bad['last_bad_at'] - bad['first_bad_at']:.2f} s")
     assert report["failed_by_us"] == 0
     settled = app.mark()
     app.ship("v1")

@@ -296,7 +296,7 @@ def test_a_live_status_is_read_back_as_it_was_written() -> None:
     written = {
         "phase": "Analysing",
         "weight": 10,
-        "run": {"id": "r1", "revision": "abc", "startedAt": "now", "evidence": {"any": ["thing"]}},
+        "run": {"id": "r1", "revision": "abc", "podHash": "abc", "startedAt": "now", "evidence": {"any": ["thing"]}},
         "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Analysing"}],
     }
     status = parse_live(CanaryStatus, written)

@@ -187,7 +187,7 @@ class RunStatus(Lenient):
     """Name of this run."""
     revision: str
     """The candidate: hash of its pod template."""
-    pod_hash: str
+    pod_hash: str = ""
     """The `pod-template-hash` label of the candidate's pods."""
     started_at: str
     """When the run began, RFC 3339."""
