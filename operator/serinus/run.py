@@ -85,7 +85,8 @@ class Settings:
 class Operator:
     """All parts of one process, and the order in which they start."""
 
-    def __init__(self, settings: Settings, kube: KubeClient, metrics: Metrics):
+    def __init__(self, settings: Settings, kube: KubeClient, metrics: Metrics, main: "asyncio.Task[None]"):
+        self._main = main
         self._settings = settings
         self._kube = kube
         self._metrics = metrics
@@ -116,12 +117,12 @@ class Operator:
             ca_pem=bundle.ca_pem.decode(),
         )
         hooks = serve.webhook_app({"/inject": lambda body: self._inject(body, injection)})
-        async with plain, serve.Server(hooks, WEBHOOK_PORT, certificate=self._certificate):
-            async with asyncio.TaskGroup() as parts:
-                _part(parts, self._lag.run(), "loop lag")
-                await self._lease.acquire()
-                _part(parts, self._lease.hold(lambda: None), "lease")
-                await self._lead(parts, bundle)
+        secure = serve.Server(hooks, WEBHOOK_PORT, certificate=self._certificate)
+        async with plain, secure, asyncio.TaskGroup() as parts:
+            _part(parts, self._lag.run(), "loop lag")
+            await self._lease.acquire()
+            _part(parts, self._lease.hold(lambda: None), "lease")
+            await self._lead(parts, bundle)
 
     @property
     def _leads(self) -> bool:
@@ -145,12 +146,12 @@ class Operator:
         feed = Feed(ads, render_service)
         policies = Policies(self._kube, feed)
         controller = Controller(self._kube, feed, self._queue, policies)
-        reader = EvidenceReader(ads.proxies)
+        reader = EvidenceReader()
         answers = MetricReader()
         controller.reconciler = Reconciler(
             self._kube,
             feed,
-            Collector(feed, reader, answers),
+            Collector(feed, reader, answers, ads.proxies),
             rival=controller.rival,
             post=self._post,
             seen=lambda namespace, name, status: self._seen(controller, namespace, name, status),
@@ -162,19 +163,19 @@ class Operator:
         await self._lead_label()
         self._loop.call_later(RETURN_S, setattr, feed, "settled", True)
         _part(parts, reader.run(), "scrape")
-        _part(parts, answers.run(), "queries")
         _part(parts, self._events.run(), "events")
         _part(parts, controller.run(), "controller")
         _part(parts, self._renewals(bundle), "certificates")
-        memo = kopf.Memo(controller=controller)
-        _part(
-            parts,
-            kopf.operator(
-                registry=handlers.registry, settings=handlers.settings(), memo=memo, clusterwide=True, standalone=True
-            ),
-            "kopf",
-        )
+        _part(parts, self._watch(controller), "kopf")
         log.info("leading", version=__version__)
+
+    async def _watch(self, controller: Controller) -> None:
+        """Let Kopf watch. It takes SIGTERM and SIGINT for itself; its orderly end is ours."""
+        memo = kopf.Memo(controller=controller)
+        await kopf.operator(
+            registry=handlers.registry, settings=handlers.settings(), memo=memo, clusterwide=True, standalone=True
+        )
+        self._main.cancel()
 
     async def _check_definitions(self) -> None:
         try:
@@ -282,11 +283,11 @@ def _part(parts: asyncio.TaskGroup, coroutine: Coroutine[Any, Any, None], name: 
 async def _main() -> None:
     logs.configure()
     metrics = Metrics()
-    main_task = asyncio.current_task()
-    assert main_task is not None  # noqa: S101 - we are one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+    main = asyncio.current_task()
+    assert main is not None  # noqa: S101 - we are one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     async with await KubeClient.connect(metrics=metrics.api_request) as kube:
-        await Operator(Settings.from_environment(), kube, metrics).run()
+        await Operator(Settings.from_environment(), kube, metrics, main).run()
 
 
 def run() -> int:
@@ -295,7 +296,7 @@ def run() -> int:
         asyncio.run(_main())
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 0
-    except BaseException as problem:  # noqa: BLE001 - the last thing that this process says
+    except BaseException as problem:
         log.error("stopped", error=str(problem), exc_info=problem)
         return 1
     return 0

@@ -1,5 +1,6 @@
 """What a run is judged by, kept coming: the callers' counters every 2 s, the users' queries at their interval."""
 
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from serinus.analysis.model import Evidence, Reading
@@ -9,20 +10,9 @@ from serinus.api.canary import Phase
 from serinus.controller.feed import Feed, protocol_of
 from serinus.delivery import plan
 from serinus.delivery.model import Snapshot
+from serinus.mesh.ads import Proxy
 from serinus.mesh.model import cluster_name
-
-
-class Counters(Protocol):
-    """What is needed of the reader of sidecars, ``serinus.mesh.scrape.EvidenceReader``."""
-
-    def watch(self, key: str, candidate_clusters: tuple[str, ...], stable_clusters: tuple[str, ...]) -> None:
-        """Begin to add up these clusters' counters."""
-
-    def unwatch(self, key: str) -> None:
-        """Stop, and forget."""
-
-    def totals(self, key: str) -> tuple[str, Evidence, int, int] | None:
-        """Return the reader's name, what it has added up, and how many callers were read and missed."""
+from serinus.mesh.scrape import EvidenceReader
 
 
 class Queries(Protocol):
@@ -41,10 +31,11 @@ class Queries(Protocol):
 class Collector:
     """Starts and stops collecting as runs come and go. One run per Canary; another run starts from nothing."""
 
-    def __init__(self, feed: Feed, counters: Counters, queries: Queries):
+    def __init__(self, feed: Feed, counters: EvidenceReader, queries: Queries, proxies: Callable[[], Iterable[Proxy]]):
         self._feed = feed
         self._counters = counters
         self._queries = queries
+        self._proxies = proxies
         self._runs: dict[str, str] = {}
         self._asked: dict[str, tuple[str, ...]] = {}
 
@@ -66,7 +57,7 @@ class Collector:
         candidate, stable = (
             tuple(cluster_name(namespace, name, port, variant) for port in ports) for variant in ("candidate", "stable")
         )
-        self._counters.watch(owner, candidate, stable)
+        self._counters.watch(owner, candidate, stable, self._proxies)
         self._runs[owner] = run.id
         analysis = spec.analysis
         if analysis.metrics and analysis.prometheus:
