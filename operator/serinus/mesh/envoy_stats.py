@@ -1,0 +1,198 @@
+"""What Envoy counts about a cluster, as its administration tells it, and the tries and failures behind that. Pure.
+
+Envoy has no counter for "tries that failed". What each kind of try leaves behind was run against Envoy 1.40, with
+retries that go to another cluster (``refresh_cluster_on_retry``); the first cluster's counters then show:
+
+==============================  ==================================================================================
+an answer                       ``total``, ``completed``, ``5xx`` if it is one, a latency
+an answer that is retried       ``total``, ``retry.completed``, ``retry.5xx``; no latency
+no connection, HTTP/1 or 2      ``pending_failure_eject``; ``connect_fail`` counts connections, so one for many tries
+a connection cut, HTTP/1        ``total``, ``destroy_remote_with_active_rq``
+a connection cut, HTTP/2        ``total``, ``pending_failure_eject``
+a reset of the stream, HTTP/2   ``total``, ``rx_reset``
+a try that takes too long       ``total``, ``timeout`` or ``per_try_timeout``; no latency
+the client goes away            ``total`` only
+==============================  ==================================================================================
+
+Whatever of these is not retried is also ``completed`` and ``5xx``, by Envoy's own reply. A gRPC status is counted once
+per request, for the cluster of its first try.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from typing import Any
+
+from serinus.analysis.model import LATENCY_EDGES_MS, Counts
+
+_FIELDS = {
+    "upstream_rq_total": "total",
+    "upstream_rq_active": "active",
+    "upstream_rq_completed": "completed",
+    "upstream_rq_5xx": "errors",
+    "retry.upstream_rq_5xx": "retried_errors",
+    "upstream_rq_pending_failure_eject": "ejected",
+    "upstream_cx_connect_fail": "connect_failures",
+    "upstream_cx_destroy_remote_with_active_rq": "cut",
+    "upstream_rq_rx_reset": "reset",
+    "upstream_rq_timeout": "timeouts",
+    "upstream_rq_per_try_timeout": "try_timeouts",
+    "upstream_cx_none_healthy": "no_host",
+    "upstream_rq_pending_overflow": "overflow",
+}
+_SERVER_FAULTS = frozenset({2, 4, 8, 13, 14, 15})
+"""gRPC's UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's doing."""
+_UPTIME = "server.uptime"
+_PREFIX = "cluster."
+_LATENCY = ".upstream_rq_time"
+_NO_BUCKETS = (0,) * (len(LATENCY_EDGES_MS) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCounters:
+    """Envoy's counters of one cluster, since the sidecar started or as a difference; ``active`` is a gauge.
+
+    ``buckets`` holds latencies by ``LATENCY_EDGES_MS``, not cumulative.
+    """
+
+    total: int = 0
+    active: int = 0
+    completed: int = 0
+    errors: int = 0
+    retried_errors: int = 0
+    ejected: int = 0
+    connect_failures: int = 0
+    cut: int = 0
+    reset: int = 0
+    timeouts: int = 0
+    try_timeouts: int = 0
+    no_host: int = 0
+    overflow: int = 0
+    grpc_faults: int = 0
+    buckets: tuple[int, ...] = _NO_BUCKETS
+
+    def __add__(self, other: "ClusterCounters") -> "ClusterCounters":
+        return _combine(self, other, 1)
+
+    def __sub__(self, other: "ClusterCounters") -> "ClusterCounters":
+        return _combine(self, other, -1)
+
+    def began_again(self, earlier: "ClusterCounters") -> bool:
+        """Whether these cannot be ``earlier`` some time later: a counter fell."""
+        change = self - earlier
+        return any(value < 0 for name, value in _numbers(change) if name != "active") or min(change.buckets) < 0
+
+    def counts(self) -> Counts:
+        """Return tries, failed tries and latencies.
+
+        Failures are what was begun and not answered well, which is exact but for answers that are still being sent;
+        so it is held between the least and the most that the counters of failures allow. A try that took too long
+        counts in the last bucket.
+        """
+        well = self.completed - self.errors
+        answered = self.errors + self.retried_errors
+        refused = self.no_host + self.overflow
+        other = self.reset + self.try_timeouts + refused
+        # Over HTTP/2 what was ejected may have been connected, and then is in the total too.
+        connected = max(0, self.total - self.active - well)
+        unconnected = max(min(self.connect_failures, self.ejected), self.ejected - connected) + refused
+        least = max(connected + unconnected, answered, max(self.ejected, self.cut) + other)
+        failed = min(least, answered + self.ejected + self.cut + other)
+        requests = max(failed, min(well + failed, self.total + unconnected))
+        faults = min(well, max(0, self.grpc_faults - self.errors))
+        slow = self.timeouts + self.try_timeouts
+        return Counts(requests, min(requests, failed + faults), (*self.buckets[:-1], self.buckets[-1] + slow))
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One answer of a sidecar: counters by cluster, and how long it has been running (None: it did not say)."""
+
+    clusters: dict[str, ClusterCounters]
+    uptime_s: float | None
+
+
+def parse(stats: bytes | Mapping[str, Any]) -> dict[str, ClusterCounters]:
+    """Return the counters by cluster in an answer to ``/stats?format=json&histogram_buckets=detailed``.
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    return read_sheet(stats).clusters
+
+
+def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
+    """Return ``parse``'s counters and the sidecar's age.
+
+    Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/operations/admin (``/stats``).
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    values: dict[str, dict[str, int]] = {}
+    buckets: dict[str, tuple[int, ...]] = {}
+    uptime_s: float | None = None
+    try:
+        entries = (json.loads(stats) if isinstance(stats, bytes) else stats)["stats"]
+        for entry in entries:
+            if "histograms" in entry:
+                buckets.update(_latencies(entry["histograms"]["details"]))
+            elif entry["name"] == _UPTIME:
+                uptime_s = float(entry["value"])
+            elif (place := _place(entry["name"])) is not None:
+                cluster, field = place
+                of_cluster = values.setdefault(cluster, {})
+                of_cluster[field] = of_cluster.get(field, 0) + int(entry["value"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the sidecar's statistics cannot be read: {error!r}") from error
+    clusters = {name: _counters(found, buckets.get(name, _NO_BUCKETS)) for name, found in values.items()}
+    return Sheet(clusters, uptime_s)
+
+
+def _counters(found: Mapping[str, int], buckets: tuple[int, ...]) -> ClusterCounters:
+    values: dict[str, Any] = {**found, "buckets": buckets}
+    return ClusterCounters(**values)
+
+
+def _place(name: str) -> tuple[str, str] | None:
+    """Return cluster and field for a statistic's name; clusters of ours have no dots."""
+    if not name.startswith(_PREFIX):
+        return None
+    cluster, _, statistic = name.removeprefix(_PREFIX).partition(".")
+    if statistic in _FIELDS:
+        return cluster, _FIELDS[statistic]
+    code = statistic.removeprefix("grpc.")
+    if code.isdecimal() and code != statistic and int(code) in _SERVER_FAULTS:
+        return cluster, "grpc_faults"
+    return None
+
+
+def _latencies(details: list[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for histogram in details:
+        name = histogram["name"]
+        if not name.startswith(_PREFIX) or not name.endswith(_LATENCY):
+            continue
+        cluster = name.removeprefix(_PREFIX).removesuffix(_LATENCY)
+        buckets = list(_NO_BUCKETS)
+        for part in histogram["totals"]:
+            buckets[_bucket(part["lower_bound"], part["width"])] += int(part["count"])
+        found[cluster] = tuple(buckets)
+    return found
+
+
+def _bucket(lower: float, width: float) -> int:
+    """Return the bucket of a part of Envoy's histogram. Latencies are whole milliseconds, so narrow parts are exact."""
+    value = lower if width <= 1 else lower + width / 2
+    return next((index for index, edge in enumerate(LATENCY_EDGES_MS) if value <= edge), len(LATENCY_EDGES_MS))
+
+
+def _combine(one: ClusterCounters, other: ClusterCounters, sign: int) -> ClusterCounters:
+    *numbers, buckets = astuple(one)
+    *others, other_buckets = astuple(other)
+    summed = ClusterCounters(*(a + sign * b for a, b in zip(numbers, others, strict=True)))
+    return replace(summed, buckets=tuple(a + sign * b for a, b in zip(buckets, other_buckets, strict=True)))
+
+
+def _numbers(counters: ClusterCounters) -> list[tuple[str, int]]:
+    return [(each.name, getattr(counters, each.name)) for each in fields(counters) if each.name != "buckets"]

@@ -1,0 +1,254 @@
+"""Evidence: what the callers' sidecars counted about a candidate and its stable version, gathered every two seconds.
+
+Differences are taken per pod and cluster, of Envoy's raw counters: a rate of a sum would miss the first failures of a
+new series, and would take a sidecar's restart for a drop. A scrape that fails is no data; the next one covers it.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from re import escape
+from typing import NamedTuple
+
+import aiohttp
+import structlog
+
+from serinus.analysis.model import Counts, Evidence
+from serinus.mesh.ads import Proxy
+from serinus.mesh.envoy_stats import ClusterCounters, Sheet, parse, read_sheet
+from serinus.mesh.sidecar import STATS_PORT
+
+__all__ = ["ClusterCounters", "EvidenceReader", "Totals", "http_fetch", "parse", "sample"]
+
+log = structlog.get_logger()
+
+INTERVAL_S = 2.0
+DEADLINE_S = 1.0
+MAX_CALLERS = 200
+"""Beyond so many callers a sample of them is read; both versions are then seen by the same ones."""
+
+_MAX_AT_ONCE = 32
+_MAX_ANSWER_BYTES = 4 << 20
+_ROUNDING_S = 1.0
+_FLUSH = {"format": "json", "filter": "^server[.]uptime$"}
+
+Fetch = Callable[[str, Mapping[str, str]], Awaitable[bytes]]
+"""Returns a sidecar's answer to ``GET /stats``, by its address and the query's parameters."""
+
+
+class Totals(NamedTuple):
+    """What one reader has counted since ``watch``. ``missing`` callers gave no answer in the last round.
+
+    ``reader_id`` is another one in every process: totals of different readers add up, those of one replace each other.
+    """
+
+    reader_id: str
+    evidence: Evidence
+    scraped: int
+    missing: int
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The last good answer of one pod's sidecar: when, since when it runs, and what it had counted."""
+
+    at: float
+    counters: dict[str, ClusterCounters] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Watch:
+    candidate: frozenset[str]
+    stable: frozenset[str]
+    proxies: Callable[[], Iterable[Proxy]]
+    since: float
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    sums: tuple[ClusterCounters, ClusterCounters] = (ClusterCounters(), ClusterCounters())
+    evidence: Evidence = field(default_factory=Evidence)
+    callers: int = 0
+    scraped: int = 0
+    missing: int = 0
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        return self.candidate | self.stable
+
+
+async def http_fetch(address: str, query: Mapping[str, str]) -> bytes:
+    """Return what the sidecar at this address answers on its statistics port.
+
+    A question makes Envoy merge its threads' latencies, but is answered before that is done. So a small one goes first.
+
+    Raises:
+        OSError, TimeoutError, aiohttp.ClientError: there is no good answer within the deadline.
+    """
+    host = f"[{address}]" if ":" in address else address
+    url = f"http://{host}:{STATS_PORT}/stats"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session:
+        await _get(session, url, _FLUSH)
+        return await _get(session, url, query)
+
+
+async def _get(session: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> bytes:
+    async with session.get(url, params=query) as response:
+        response.raise_for_status()
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > _MAX_ANSWER_BYTES:
+                raise ValueError(f"the sidecar's statistics are larger than {_MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+class EvidenceReader:
+    """Reads the callers' sidecars for all watched keys. Use it from one event loop; ``run`` is its only task.
+
+    What a sidecar had counted when its pod was first seen is not evidence, it is where counting starts. Only if the
+    sidecar itself started after ``watch``, or had answered after ``watch`` without the cluster, all of it counts.
+    """
+
+    def __init__(self, fetch: Fetch = http_fetch, clock: Callable[[], float] = time.monotonic) -> None:
+        self.reader_id = secrets.token_hex(6)
+        self._fetch = fetch
+        self._clock = clock
+        self._watches: dict[str, _Watch] = {}
+
+    def watch(
+        self,
+        key: str,
+        candidate_clusters: Iterable[str],
+        stable_clusters: Iterable[str],
+        proxies: Callable[[], Iterable[Proxy]],
+    ) -> None:
+        """Count for ``key`` from now on. ``proxies`` tells the callers anew each round.
+
+        A key that is watched with the same clusters goes on; with others it starts again.
+        """
+        fresh = _Watch(frozenset(candidate_clusters), frozenset(stable_clusters), proxies, self._clock())
+        present = self._watches.get(key)
+        if present is not None and (present.candidate, present.stable) == (fresh.candidate, fresh.stable):
+            present.proxies = proxies
+        else:
+            self._watches[key] = fresh
+
+    def unwatch(self, key: str) -> None:
+        """Forget the key and what was counted for it."""
+        self._watches.pop(key, None)
+
+    def totals(self, key: str) -> Totals:
+        """Return what was counted since ``watch``. It never falls. A key that is not watched has nothing."""
+        watch = self._watches.get(key)
+        if watch is None:
+            return Totals(self.reader_id, Evidence(), 0, 0)
+        return Totals(self.reader_id, watch.evidence, watch.scraped, watch.missing)
+
+    def share(self, key: str) -> float:
+        """Return which part of the key's callers is read, between 0 and 1; less than 1 when there are very many."""
+        watch = self._watches.get(key)
+        return min(1.0, (watch.scraped + watch.missing) / watch.callers) if watch and watch.callers else 1.0
+
+    async def run(self) -> None:
+        """Read every two seconds, until cancelled."""
+        while True:
+            started = self._clock()
+            try:
+                await self.round()
+            except Exception:  # whatever it is, evidence must go on
+                log.exception("a round of scraping failed")
+            await asyncio.sleep(max(0.0, started + INTERVAL_S - self._clock()))
+
+    async def round(self) -> None:
+        """Read every caller of every watched key once."""
+        callers: dict[str, Proxy] = {}
+        wanted: dict[str, list[_Watch]] = {}
+        for watch in self._watches.values():
+            everyone = [proxy for proxy in watch.proxies() if proxy.ip]
+            watch.callers, watch.scraped, watch.missing = len(everyone), 0, 0
+            for proxy in sample(everyone, MAX_CALLERS):
+                callers[proxy.uid] = proxy
+                wanted.setdefault(proxy.uid, []).append(watch)
+        slots = asyncio.Semaphore(_MAX_AT_ONCE)
+        await asyncio.gather(*(self._read(proxy, wanted[uid], slots) for uid, proxy in callers.items()))
+
+    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore) -> None:
+        clusters = frozenset().union(*(watch.clusters for watch in watches))
+        async with slots:
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters)))
+            except (OSError, ValueError, aiohttp.ClientError) as error:
+                log.debug("a sidecar gave no statistics", proxy=proxy.name, error=repr(error))
+                for watch in watches:
+                    watch.missing += 1
+                return
+        now = self._clock()
+        for watch in watches:
+            watch.scraped += 1
+            _take(watch, proxy.uid, sheet, now)
+
+
+def _take(watch: _Watch, uid: str, sheet: Sheet, now: float) -> None:
+    """Add what is new in one answer, and remember the answer."""
+    before = watch.seen.get(uid)
+    started = None if sheet.uptime_s is None else now - sheet.uptime_s
+    newborn = before is not None or (started is not None and started > watch.since + _ROUNDING_S)
+    known: dict[str, ClusterCounters] = {}
+    if before is not None and (started is None or started <= before.at + _ROUNDING_S):
+        known = before.counters
+    candidate, stable = watch.sums
+    for cluster in watch.clusters & sheet.clusters.keys():
+        counters = sheet.clusters[cluster]
+        earlier = known.get(cluster)
+        if earlier is not None and not counters.began_again(earlier):
+            change = counters - earlier
+        elif newborn:
+            change = counters
+        else:
+            continue
+        candidate += change if cluster in watch.candidate else ClusterCounters()
+        stable += change if cluster in watch.stable else ClusterCounters()
+    watch.seen[uid] = _Seen(now, {**known, **sheet.clusters})
+    watch.sums = (candidate, stable)
+    evidence = watch.evidence
+    watch.evidence = Evidence(
+        _risen(evidence.candidate, candidate.counts()),
+        _risen(evidence.stable, stable.counts()),
+    )
+
+
+def _risen(before: Counts, now: Counts) -> Counts:
+    """Return the larger of each number: a failure that is inferred while answers are under way may be taken back."""
+    requests = max(before.requests, now.requests)
+    buckets = tuple(map(max, zip(before.buckets, now.buckets, strict=True)))
+    return Counts(requests, min(requests, max(before.failures, now.failures)), buckets)
+
+
+def sample(callers: Iterable[Proxy], limit: int) -> list[Proxy]:
+    """Return about ``limit`` callers at most: of each workload its share, at least one, and the same pods each time."""
+    everyone = list(callers)
+    if len(everyone) <= limit:
+        return everyone
+    workloads: dict[tuple[str, str], list[Proxy]] = {}
+    for proxy in everyone:
+        workloads.setdefault((proxy.namespace, proxy.pod.rsplit("-", 1)[0]), []).append(proxy)
+    share = limit / len(everyone)
+    return [
+        proxy
+        for pods in workloads.values()
+        for proxy in sorted(pods, key=lambda each: sha256(each.uid.encode()).digest())[
+            : max(1, math.floor(len(pods) * share))
+        ]
+    ]
+
+
+def _query(clusters: Iterable[str]) -> dict[str, str]:
+    names = "|".join(escape(name) for name in sorted(clusters))
+    return {
+        "format": "json",
+        "histogram_buckets": "detailed",
+        "filter": f"^(cluster[.]({names})[.]|server[.]uptime$)",
+    }
