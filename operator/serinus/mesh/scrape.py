@@ -165,8 +165,12 @@ class EvidenceReader:
         """Read every caller of every watched key once."""
         callers: dict[str, Proxy] = {}
         wanted: dict[str, list[_Watch]] = {}
-        for watch in self._watches.values():
-            everyone = [proxy for proxy in watch.proxies() if proxy.ip]
+        for key, watch in self._watches.items():
+            try:
+                everyone = [proxy for proxy in watch.proxies() if proxy.ip]
+            except Exception:  # one key's defect is no other key's
+                log.exception("the callers of a key cannot be told", key=key)
+                everyone = []
             watch.callers, watch.scraped, watch.missing = len(everyone), 0, 0
             for proxy in sample(everyone, MAX_CALLERS):
                 callers[proxy.uid] = proxy
