@@ -2,10 +2,11 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 
 class _Jump(selectors.SelectSelector):
@@ -48,3 +49,10 @@ def in_virtual_time() -> Callable[[Coroutine[Any, Any, Any]], Any]:
             return runner.run(scenario)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_come() -> Iterator[None]:
+    """A command or a part that is tested may set the logs up; the next test finds them as they come."""
+    yield
+    structlog.reset_defaults()
