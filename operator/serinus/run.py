@@ -296,6 +296,9 @@ def run() -> int:
         asyncio.run(_main())
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 0
+    except KubeError as problem:
+        log.error("stopped", error=str(problem))
+        return 1
     except BaseException as problem:
         log.error("stopped", error=str(problem), exc_info=problem)
         return 1

@@ -117,7 +117,7 @@ def _root(resource: Resource) -> Schema:
         "properties": {
             "apiVersion": {"description": f"`{GROUP}/{VERSION}`.", "type": "string"},
             "kind": {"description": f"`{resource.kind}`.", "type": "string"},
-            "metadata": {"description": "Name, namespace, labels and annotations.", "type": "object"},
+            "metadata": {"type": "object"},
             "spec": structural(resource.spec),
             "status": structural(resource.status, with_defaults=False),
         },
