@@ -176,6 +176,7 @@ class Operator:
             registry=handlers.registry, settings=handlers.settings(), memo=memo, clusterwide=True, standalone=True
         )
         self._main.cancel()
+        await asyncio.Event().wait()
 
     async def _check_definitions(self) -> None:
         try:

@@ -59,7 +59,7 @@ def test_a_line_of_kopf_names_its_object():
     out = io.StringIO()
     logs.configure(out)
     ref = {"kind": "Canary", "namespace": "demo", "name": "shop"}
-    logging.getLogger("kopf.objects").info("Handler failed", extra={"k8s_ref": ref})
+    logging.getLogger("kopf.objects").warning("Handler failed", extra={"k8s_ref": ref})
     assert lines(out)[0]["object"] == "Canary demo/shop"
 
 

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import Processor
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_NOISY = {"aiohttp.access": "WARNING", "urllib3": "WARNING", "asyncio": "WARNING"}
+_NOISY = {"kopf.objects": "WARNING", "aiohttp.access": "WARNING", "urllib3": "WARNING", "asyncio": "WARNING"}
 
 
 def configure(stream: TextIO | None = None, level: str | None = None) -> None:
