@@ -54,7 +54,7 @@ func parseSettings(args []string, environment func(string) (string, bool)) (sett
 	flags.StringVar(&s.pod, "pod-name", "", "name of the pod, for the answers; else the host's name")
 	flags.StringVar(&s.listen, "listen", ":8080", "where it serves")
 	flags.BoolVar(&s.upstreamHTTP2, "upstream-http2", false, "call the next service by h2c")
-	flags.DurationVar(&s.callTimeout, "call-timeout", 5*time.Second, "for a call of the next service")
+	flags.DurationVar(&s.callTimeout, "call-timeout", 3*time.Second, "for a call of the next service")
 	flags.DurationVar(&s.crashAfter, "crash-after", 0, "exit with status 1 so long after the start; 0: never")
 	flags.StringVar(&s.exitOnTerm, "exit-on-term", "drain", "on SIGTERM: now, or drain to finish requests first")
 	flags.DurationVar(&s.drainTimeout, "drain-timeout", 20*time.Second, "longest time for that")
