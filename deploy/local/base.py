@@ -79,7 +79,7 @@ def _debootstrap(where: Layout, tar: Path) -> None:
         (root / directory).mkdir(parents=True)
     part = tar.with_name(f"{tar.name}.part")
     with tarfile.open(part, "w") as archive:
-        archive.add(root, arcname=".", numeric_owner=True)
+        archive.add(root, arcname=".")
     part.replace(tar)
     shutil.rmtree(root)
 

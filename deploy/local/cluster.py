@@ -44,14 +44,14 @@ NOT_UP = 1
 
 
 @contextmanager
-def lock(where: Layout) -> Iterator[None]:
-    """Keeps two commands from changing one state directory, or from building one image, at the same time."""
+def lock(where: Layout, name: str) -> Iterator[None]:
+    """Keeps two commands from changing one state directory, or from building images in one cache, at the same time."""
     where.cache.mkdir(parents=True, exist_ok=True)
-    with (where.cache / f"{where.cgroup}.lock").open("w") as file:
+    with (where.cache / f"{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("  another command works on this cluster; waiting for it")
+            say("  another command is at work here; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -98,8 +98,9 @@ def up(where: Layout) -> None:
     containerd, plugins = packages.which("containerd"), packages.cni_directory()
     if containerd is None or plugins is None:
         raise Refusal("containerd or its network plugins vanished while we looked.", 3)
-    programs = binaries.ensure(where)
-    pause = images.build(where, "pause")
+    with lock(where, "images"):
+        programs = binaries.ensure(where)
+        pause = images.build(where, "pause")
     where.state.mkdir(parents=True, exist_ok=True)
     tools = Tools(programs, containerd, plugins, life.snapshotter(where.state), sys.executable)
     with listen(where) as listening:
@@ -195,10 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
             case "exec":
                 return run_inside(where, [a for a in chosen.argv if a != "--" or a is not chosen.argv[0]])
             case "up" | "down":
-                with lock(where):
+                with lock(where, where.cgroup):
                     up(where) if chosen.command == "up" else down(where)
             case "images":
-                with lock(where):
+                with lock(where, "images"):
                     images.build_and_load(where, chosen.targets)
             case "load":
                 images.load(where, chosen.image)

@@ -29,12 +29,14 @@ class Component:
         argv: its command line.
         needs_port: the port on the node's loopback that must answer before it is started; 0 for none.
         needs_path: a file that must exist before it is started; empty for none.
+        inherits: descriptors of the node's first process that it keeps open.
     """
 
     name: str
     argv: list[str] = field(default_factory=list)
     needs_port: int = 0
     needs_path: str = ""
+    inherits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,11 @@ def components(where: Layout, tools: Tools, listening_fd: int) -> list[Component
     etcd += [f"--{which}-client-urls=http://127.0.0.1:2379" for which in ("listen", "advertise")]
     etcd += ["--listen-peer-urls=http://127.0.0.1:2380"]
     return [
-        Component("forward", [tools.python, str(layout.HERE / "forward.py"), str(listening_fd), str(port)]),
+        Component(
+            "forward",
+            [tools.python, str(layout.HERE / "forward.py"), str(listening_fd), str(port)],
+            inherits=(listening_fd,),
+        ),
         Component("etcd", etcd),
         Component("containerd", [tools.containerd, "--config", str(where.state / "containerd.toml")]),
         Component("kube-apiserver", [run("kube-apiserver"), *_api_server(pki)], needs_port=2379),

@@ -90,6 +90,8 @@ def build(where: Layout, name: str) -> Built:
         context.mkdir(parents=True)
         made_of.put(context)
         options = [f"--build-arg={argument}" for argument in (f"BASE={base_name}", *target.arguments)]
+        if target.arguments:
+            options.append("--no-cache")  # buildah 1.28 takes an ENV that names an argument from the cache as it was
         base.build(where, target.stage, built.name, context, options)
         base.push(where, built.name, built.tar)
     _forget_older(built.tar, name)

@@ -88,7 +88,6 @@ def start(where: Layout, tools: Tools, listening: socket.socket) -> None:
         "state": str(where.state),
         "logs": str(where.logs),
         "needed": [str(path) for path in (where.state, where.cache, layout.HERE, Path(sys.prefix), Path(tools.python))],
-        "listening_fd": listening.fileno(),
         "components": [asdict(c) for c in components.components(where, tools, listening.fileno())],
     }
     (where.state / "node.json").write_text(json.dumps(node, indent=2))

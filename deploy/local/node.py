@@ -94,14 +94,13 @@ def answers(port: int) -> bool:
 class Supervisor:
     """Starts each component when what it needs is there, and again when it has ended."""
 
-    def __init__(self, components: list[dict[str, object]], logs: Path, keep_fd: int) -> None:
+    def __init__(self, components: list[dict[str, object]], logs: Path) -> None:
         self.waiting = {str(component["name"]): 0.0 for component in components}
         self.components = {str(component["name"]): component for component in components}
         self.running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
         self.started: dict[str, float] = {}
         self.delays_s: dict[str, float] = {}
         self.logs = logs
-        self.keep_fd = keep_fd
         self.environment = {"PATH": os.environ["PATH"], "HOME": "/run", "TMPDIR": "/run/tmp", "LANG": "C.UTF-8"}
 
     def start_ready(self, now: float) -> None:
@@ -111,8 +110,8 @@ class Supervisor:
             port, path = component["needs_port"], str(component["needs_path"])
             if now < not_before or (port and not answers(int(str(port)))) or (path and not Path(path).exists()):
                 continue
-            argv = component["argv"]
-            assert isinstance(argv, list)  # noqa: S101 - the file is ours
+            argv, inherits = component["argv"], component["inherits"]
+            assert isinstance(argv, list) and isinstance(inherits, list)  # noqa: S101, PT018 - the file is ours
             with (self.logs / f"{name}.log").open("a") as log:
                 process = subprocess.Popen(
                     argv,
@@ -120,7 +119,7 @@ class Supervisor:
                     stdout=log,
                     stderr=log,
                     env=self.environment,
-                    pass_fds=(self.keep_fd,),
+                    pass_fds=inherits,
                     start_new_session=True,
                 )
             self.running[process.pid] = (name, process)
@@ -164,7 +163,7 @@ def main(specification: Path) -> None:
     node = json.loads(specification.read_text())
     prepare_mounts(Path(node["state"]), [Path(path) for path in node["needed"]])
     prepare_network()
-    supervisor = Supervisor(node["components"], Path(node["logs"]), node["listening_fd"])
+    supervisor = Supervisor(node["components"], Path(node["logs"]))
     while True:
         supervisor.reap(time.monotonic())
         supervisor.start_ready(time.monotonic())
