@@ -165,7 +165,8 @@ class Controller:
             self._feed.set_service(body)
         self.touched(key)
         for owner, known in self._canaries.items():
-            if known.service == meta["name"] and owner.startswith(f"{meta['namespace']}/"):
+            ours = (known.service, f"{known.service}-canary")
+            if meta["name"] in ours and owner.startswith(f"{meta['namespace']}/"):
                 self._queue.add(f"canary:{owner}")
 
     def saw_pod(self, body: Object, *, deleted: bool = False) -> None:
