@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from stage import CHECKOUT, Load, Stage, Stopped, is_true, tool
 
@@ -153,9 +154,9 @@ def watch_until_settled(stage: Stage, limit_s: float) -> float:
     return settled
 
 
-def summarise(stage: Stage, releases: list[Release]) -> bool:
-    """Print what callers saw; return whether all went as it must."""
-    table = Table(title="What callers saw", title_justify="left", show_edge=False, pad_edge=False)
+def summarise(stage: Stage, releases: list[Release], whole: dict[str, Any]) -> bool:
+    """Print what callers saw of each release, and in the whole time; return whether all went as it must."""
+    table = Table(title="What callers saw", title_justify="left", box=box.SIMPLE)
     table.add_column("")
     for release in releases:
         table.add_column(release.image.rpartition("/")[2], justify="right")
@@ -180,14 +181,15 @@ def summarise(stage: Stage, releases: list[Release]) -> bool:
         for r, wanted in zip(releases, ("promoted", "rolled back"), strict=True)
         if r.verdict != wanted
     ]
-    wrong += [
-        f"{r.report['failed_by_us']} requests failed by us during {r.image}; the first: {r.report['failed'][:3]}"
-        for r in releases
-        if r.report["failed_by_us"]
-    ]
+    if whole["failed_by_us"]:
+        first = ", ".join(failure["error"] for failure in whole["failed"][:3])
+        wrong.append(f"{whole['failed_by_us']} requests failed by us; the first: {first}")
     for sentence in wrong:
         stage.console.print(sentence, style="bold red", markup=False)
-    stage.console.print(f"{stage.elapsed_s / 60:.1f} minutes in total.")
+    stage.console.print(
+        f"From the adoption to the end: {whole['requests']:,} requests, {whole['failed_by_us']:,} failed by us. "
+        f"{stage.elapsed_s / 60:.1f} minutes in total."
+    )
     return not wrong
 
 
@@ -231,13 +233,14 @@ def main() -> int:
     try:
         bring_up(stage)
         install(stage)
-        adopt(stage)
         load = Load(stage)
+        since = load.mark()
+        adopt(stage)
         stage.say("A good version of cart:")
         good = ship(stage, load, GOOD)
         stage.say("A bad version of cart, three answers in ten are errors:")
         bad = ship(stage, load, BAD)
-        passed = summarise(stage, [good, bad])
+        passed = summarise(stage, [good, bad], load.report(since))
     except Stopped as error:
         stage.console.print(f"The demo stopped: {error}", style="bold red", markup=False)
     except KeyboardInterrupt:
