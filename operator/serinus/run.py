@@ -172,8 +172,13 @@ class Operator:
     async def _watch(self, controller: Controller) -> None:
         """Let Kopf watch. It takes SIGTERM and SIGINT for itself; its orderly end is ours."""
         memo = kopf.Memo(controller=controller)
+        os.environ.setdefault("USER", "serinus")  # Kopf asks for a user's name, which a uid in a pod has not
         await kopf.operator(
-            registry=handlers.registry, settings=handlers.settings(), memo=memo, clusterwide=True, standalone=True
+            registry=handlers.registry,
+            settings=handlers.settings(),
+            memo=memo,
+            clusterwide=True,
+            standalone=True,
         )
         self._main.cancel()
         await asyncio.Event().wait()
