@@ -16,9 +16,12 @@ from rich import box
 from rich.table import Table
 from stage import CHECKOUT, Load, Stage, Stopped, is_true, tool
 
+from serinus.api.names import ANNOTATION_INJECTED
+
 MANIFESTS = CHECKOUT / "deploy" / "demo" / "manifests"
 CLUSTER = CHECKOUT / "deploy" / "local" / "cluster.py"
 GOOD, BAD = "localhost/serinus-shop:v2", "localhost/serinus-shop:v3-errors"
+GENTLY = ("--ignore-not-found", "--timeout=90s")
 SETTLED = ("Ready", "Failed")
 START_LIMIT_S, VERDICT_LIMIT_S = 60.0, 300.0
 
@@ -63,11 +66,18 @@ def install(stage: Stage) -> None:
     with stage.step("Installing Serinus from deploy/base."):
         stage.kubectl("apply", "--server-side", "-k", "deploy/base")
         stage.ready("serinus-system", 180)
+    if stage.kubectl("get", "namespace", "shop", "--ignore-not-found"):
+        with stage.step("Removing the shop of an earlier demo."):
+            remove_shop(stage)
     with stage.step("Starting the shop (front → cart → stock), a caller with 100 requests a second, and Prometheus."):
         for name in ("namespace", "prometheus", "shop", "loadgen"):
             stage.kubectl("apply", "-f", str(MANIFESTS / f"{name}.yaml"))
         stage.ready("shop", 180)
         stage.ready("monitoring", 120)
+    pods = stage.get("pods", "-n", "shop")["items"]
+    bare = [p["metadata"]["name"] for p in pods if ANNOTATION_INJECTED not in p["metadata"].get("annotations", {})]
+    if bare:
+        raise Stopped(f"These pods got no sidecar: {', '.join(bare)}. `kubectl logs -n serinus-system deploy/serinus`.")
 
 
 def adopt(stage: Stage) -> None:
@@ -218,11 +228,15 @@ def clear(stage: Stage) -> None:
         stage.run([sys.executable, str(CLUSTER), "down"], 120, "Taking the cluster down")
         return
     with stage.step("Removing the shop, Prometheus and Serinus; KEEP=1 leaves them."):
-        quiet = ["--ignore-not-found", "--timeout=90s"]
-        stage.kubectl("delete", "-f", str(MANIFESTS / "canary.yaml"), *quiet, limit_s=120)
-        for name in ("loadgen", "shop", "prometheus", "namespace"):
-            stage.kubectl("delete", "-f", str(MANIFESTS / f"{name}.yaml"), *quiet, limit_s=120)
-        stage.kubectl("delete", "-k", "deploy/base", *quiet, limit_s=120)
+        remove_shop(stage)
+        stage.kubectl("delete", "-k", "deploy/base", *GENTLY, limit_s=120)
+
+
+def remove_shop(stage: Stage) -> None:
+    """Remove the Canary, then the shop and Prometheus."""
+    stage.kubectl("delete", "canaries.serinus.dev", "--all", "-n", "shop", *GENTLY, limit_s=120)
+    for name in ("loadgen", "shop", "prometheus", "namespace"):
+        stage.kubectl("delete", "-f", str(MANIFESTS / f"{name}.yaml"), *GENTLY, limit_s=120)
 
 
 def main() -> int:
