@@ -234,7 +234,8 @@ def clear(stage: Stage) -> None:
 
 def remove_shop(stage: Stage) -> None:
     """Remove the Canary, then the shop and Prometheus."""
-    stage.kubectl("delete", "canaries.serinus.dev", "--all", "-n", "shop", *GENTLY, limit_s=120)
+    if stage.kubectl("get", "crd", "canaries.serinus.dev", "--ignore-not-found"):
+        stage.kubectl("delete", "canaries.serinus.dev", "--all", "-n", "shop", "--timeout=90s", limit_s=120)
     for name in ("loadgen", "shop", "prometheus", "namespace"):
         stage.kubectl("delete", "-f", str(MANIFESTS / f"{name}.yaml"), *GENTLY, limit_s=120)
 
