@@ -216,6 +216,13 @@ def test_an_operator_that_does_not_answer_ends_in_a_time_out(use: Any, in_virtua
     assert stop.value.status == Exit.TIMEOUT
 
 
+def test_a_canary_that_is_stalled_says_why_a_request_waits(use: Any, in_virtual_time: Run) -> None:
+    stalled = [{"type": "Stalled", "status": "True", "message": "there is no Service web"}]
+    use((CANARY, canary("Ready", stalled)), operator=False)
+    with pytest.raises(Stop, match="waits, since the Canary is stalled: there is no Service web"):
+        in_virtual_time(ask(Place(), "cart", "abort", console=quiet()))
+
+
 @pytest.mark.parametrize(
     ("end", "status", "words"),
     [

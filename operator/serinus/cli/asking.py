@@ -26,6 +26,7 @@ _NOT_TAKEN = (
     "The request to {verb} {name} is written, but the operator has not taken it up within"
     f" {ACKNOWLEDGED_WITHIN_S:g} s; it will when it runs again. Look after it: kubectl get pods -n {SYSTEM_NAMESPACE}"
 )
+_STALLED = "The request to {verb} {name} is written and waits, since the Canary is stalled: {message}"
 
 
 async def ask(
@@ -57,7 +58,7 @@ async def ask(
         await kube.patch(CANARY, name, namespace, {"metadata": {"annotations": {key: value}}})
         after = await _acknowledged(kube, namespace, name, command.token)
         if after is None:
-            raise session.Stop(_NOT_TAKEN.format(verb=verb, name=name), Exit.TIMEOUT)
+            raise session.Stop(await _why_not(kube, namespace, name, verb), Exit.TIMEOUT)
         console.print(f"{name}: {_result(after, command.token)}", markup=False, highlight=False, soft_wrap=True)
         if not wait:
             return Exit.DONE
@@ -90,6 +91,15 @@ async def _acknowledged(kube: "Kube", namespace: str, name: str, token: str) -> 
                 await asyncio.sleep(_INTERVAL_S)
     except TimeoutError:
         return None
+
+
+async def _why_not(kube: "Kube", namespace: str, name: str, verb: Verb) -> str:
+    """Return why a request is not taken up, as far as the Canary tells."""
+    canary = await session.read_canary(kube, namespace, name)
+    for condition in (canary.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Stalled" and condition.get("status") == "True":
+            return _STALLED.format(verb=verb, name=name, message=condition.get("message") or "it says no more")
+    return _NOT_TAKEN.format(verb=verb, name=name)
 
 
 def _result(canary: Object, token: str) -> str | None:
