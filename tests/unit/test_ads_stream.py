@@ -57,7 +57,10 @@ def read(data: bytes) -> Reply:
 
 @dataclass
 class Proxy:
-    """Envoy's side: subscribes to the endpoints of its clusters and to the routes of its listeners."""
+    """Envoy's side: subscribes to the endpoints of its clusters and to the routes of its listeners.
+
+    A cluster that is new or changed warms until its endpoints come, and clusters are acknowledged when none warms.
+    """
 
     catalogue: Catalogue = field(default_factory=Catalogue)
     now: float = 0.0
@@ -67,10 +70,15 @@ class Proxy:
     log: list[str] = field(default_factory=list)
     unread: deque[Reply] = field(default_factory=deque)
     settled: list[str] = field(default_factory=list)
+    warming: set[str] = field(default_factory=set)
+    serving: set[str] = field(default_factory=set)
+    withheld: list[str] = field(default_factory=list)
 
     def connect(self) -> None:
         self.stream = Stream(self.catalogue, "shop/web-1", self.now, DRAIN_S)
         self.unread.clear()
+        self.warm(self.warming.copy())
+        self.withheld.clear()
         for type_url in TYPES:
             names = tuple(self.children(type_url)) if type_url in (EDS, RDS) else ()
             if type_url in (EDS, RDS) and not names:
@@ -107,11 +115,17 @@ class Proxy:
             return
         before = {t: set(self.children(t)) for t in (EDS, RDS)}
         had = self.has[reply.type_url]
-        had.update(reply.resources)
-        for name in reply.removed:
-            had.pop(name, None)
+        if reply.type_url == CDS:
+            self.warming |= {name for name, content in reply.resources.items() if had.get(name) != content}
+        named = self.children(reply.type_url) if reply.type_url in (EDS, RDS) else reply.resources
+        had.update({name: content for name, content in reply.resources.items() if name in named})
+        if reply.type_url in (CDS, LDS):
+            for name in reply.removed:
+                had.pop(name, None)
+                self.warming.discard(name)
+                self.serving.discard(name)
         if not self.subscribes_first:
-            self.say(Request(reply.type_url, nonce=reply.nonce))
+            self.acknowledge(reply)
         for child, names in before.items():
             new, old = set(self.children(child)) - names, names - set(self.children(child))
             for name in old:
@@ -119,7 +133,21 @@ class Proxy:
             if new or old:
                 self.say(Request(child, subscribe=tuple(sorted(new)), unsubscribe=tuple(sorted(old))))
         if self.subscribes_first:
-            self.say(Request(reply.type_url, nonce=reply.nonce))
+            self.acknowledge(reply)
+
+    def acknowledge(self, reply: Reply) -> None:
+        if reply.type_url == EDS:
+            self.warm({*reply.resources, *reply.removed})
+        if reply.type_url == CDS and self.warming:
+            self.withheld.append(reply.nonce)
+            return
+        self.say(Request(reply.type_url, nonce=reply.nonce))
+        while self.withheld and not self.warming:
+            self.say(Request(CDS, nonce=self.withheld.pop(0)))
+
+    def warm(self, names: set[str]) -> None:
+        self.serving |= names & set(self.has[CDS])
+        self.warming -= names
 
     def answer_all(self) -> None:
         for _ in range(200):
@@ -235,6 +263,15 @@ def test_a_cluster_that_changes_while_its_endpoints_leave_is_sent_with_them(prox
     assert not proxy.stream.pending
 
 
+def test_a_cluster_waits_for_its_endpoints_answer_so_that_both_go_together(proxy: Proxy) -> None:
+    proxy.publish("a", service(candidate="p2", weight=50))
+    proxy.publish("a", service(candidate="p2", weight=50, settings="2"))
+    proxy.publish("a", service(candidate="", weight=0, settings="2"))
+    proxy.answer_all()
+    assert not proxy.warming
+    assert not proxy.stream.pending
+
+
 def test_what_changes_while_a_response_is_on_its_way_is_sent_once_and_newest(proxy: Proxy) -> None:
     proxy.publish("a", service(candidate="p2"))
     proxy.answer_all()
@@ -312,6 +349,15 @@ def test_a_proxy_that_comes_back_is_sent_what_changed_meanwhile(proxy: Proxy) ->
     assert proxy.taken() == ["EDS a|80|candidate"]
     proxy.answer_all()
     assert proxy.taken() == ["RDS a|80"]
+
+
+def test_a_cluster_that_changed_while_a_proxy_was_away_takes_its_unchanged_endpoints_along(proxy: Proxy) -> None:
+    proxy.taken()
+    proxy.catalogue.publish("a", service(settings="2"))
+    proxy.connect()
+    assert proxy.taken() == ["CDS a|80|candidate a|80|stable", "EDS a|80|candidate a|80|stable"]
+    proxy.answer_all()
+    assert not proxy.warming
 
 
 def test_a_proxy_that_comes_back_to_another_server_is_told_what_is_gone(proxy: Proxy) -> None:
@@ -402,6 +448,17 @@ def test_endpoints_asked_for_again_are_sent_again(proxy: Proxy) -> None:
     assert not proxy.stream.pending
 
 
+def test_endpoints_of_a_cluster_that_was_withdrawn_on_its_way_are_denied(proxy: Proxy) -> None:
+    proxy.publish("b", service("b"))
+    proxy.publish("b", ())
+    proxy.taken()
+    proxy.answer()
+    assert proxy.taken() == ["EDS -b|80|candidate -b|80|stable"]
+    proxy.say(Request(EDS, subscribe=("b|80|stable",)))
+    proxy.answer_all()
+    assert not proxy.warming
+
+
 def test_an_answer_to_what_was_asked_for_again_meanwhile_does_not_count(proxy: Proxy) -> None:
     proxy.publish("a", service(pods="p9"))
     late = proxy.unread.popleft()
@@ -482,10 +539,10 @@ def check_routes(proxy: Proxy) -> None:
         if reply.type_url == RDS:
             for _, content in reply.resources.values():
                 named = content.partition("=")[2].partition(";")[0].split(",")
-                assert set(named) <= set(proxy.has[CDS]), "a route names a cluster that was not acknowledged"
+                assert set(named) <= proxy.serving, "a route names a cluster that does not serve yet"
     for _, content in proxy.has[RDS].values():
         named = content.partition("=")[2].partition(";")[0].split(",")
-        assert set(named) <= set(proxy.has[CDS]), "a route in force names a cluster that is gone"
+        assert set(named) <= proxy.serving, "a route in force names a cluster that is gone"
         for name in named:
             assert proxy.has[EDS].get(name, ("", "=never"))[1] != f"{name}=", "a route in force names an empty pool"
 
@@ -519,6 +576,7 @@ def test_whatever_happens_no_route_names_a_missing_cluster_and_in_the_end_all_is
     proxy.pass_time(2 * DRAIN_S)
     proxy.answer_all()
     check_routes(proxy)
+    assert not proxy.warming, "a cluster waits for endpoints that never come"
     assert not proxy.stream.pending
     wanted = {(each.type_url, each.name): each.version for each in (*final["a"], *final["b"])}
     assert {(t, name): version for t, had in proxy.has.items() for name, (version, _) in had.items()} == wanted

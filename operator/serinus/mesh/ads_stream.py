@@ -36,13 +36,15 @@ class _Kind:
     forced: set[str] = field(default_factory=set)
     leftover: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
 
     def forget(self, name: str) -> None:
         """Take the name as never sent; an answer that is still to come no longer counts for it."""
         self.known.pop(name, None)
         self.rejected.pop(name, None)
         self.forced.discard(name)
-        if self.in_flight.pop(name, None) is not None:
+        if name in self.in_flight:
+            del self.in_flight[name]
             for sent in self.unanswered.values():
                 sent.pop(name, None)
 
@@ -103,6 +105,7 @@ class Stream:
         if not self._starting():
             for key in touched:
                 self._offer_routes(key, held[key], batches)
+        self._deny_endpoints(batches[EDS])
         self._remove_listeners(batches[LDS])
         self._remove_clusters(batches[CDS], now)
         settled = [key for key in touched if key in self.pending and self._in_force(key)]
@@ -136,6 +139,7 @@ class Stream:
                 kind.known[name] = version
             if wildcard and self._catalogue.entry(request.type_url, name) is None:
                 kind.leftover.add(name)
+        kind.absent = kind.subscribed - kind.known.keys()
         self._touched.update(dict.fromkeys(self.pending))
         if request.type_url == LDS:
             for name in kind.leftover:
@@ -145,10 +149,12 @@ class Stream:
         for name in request.unsubscribe:
             kind.subscribed.discard(name)
             kind.forget(name)
+            kind.absent.discard(name)
             self._touch_owner(request.type_url, name, now)
         for name in request.subscribe:
             kind.subscribed.add(name)
             kind.forget(name)
+            kind.absent.add(name)
             self._touch_owner(request.type_url, name, now)
 
     def _answered(self, request: Request, kind: _Kind, now: float) -> set[str]:
@@ -218,14 +224,24 @@ class Stream:
         wanted = kind.requested and (type_url in WILDCARD_TYPES or name in kind.subscribed)
         if not wanted or name in kind.in_flight or self._refused(kind, entry):
             return
+        if type_url == CDS and not self._endpoints_can_follow(name):
+            return
         if kind.known.get(name) == entry.version and name not in kind.forced:
             return
         kind.in_flight[name] = entry.version
         kind.forced.discard(name)
         batches[type_url].upserts.append(entry)
-        if type_url == CDS and name in self._kinds[EDS].subscribed:
-            # A cluster that is sent anew warms until its endpoints come again, whether they changed or not.
+        if type_url == CDS:
             self._kinds[EDS].forced.add(name)
+
+    def _endpoints_can_follow(self, cluster: str) -> bool:
+        """Whether endpoints can go with the cluster, in the same turn.
+
+        A cluster that is sent anew warms until its endpoints come again, whether they changed or not. Later they might
+        have become none, and would wait for the routes, which wait for the cluster.
+        """
+        endpoints = self._kinds[EDS]
+        return cluster not in endpoints.in_flight and (endpoints.requested or cluster not in self._kinds[CDS].known)
 
     def _remove(self, type_url: str, name: str, batch: _Batch) -> None:
         kind = self._kinds[type_url]
@@ -234,6 +250,13 @@ class Stream:
         elif name not in kind.in_flight:
             kind.in_flight[name] = None
             batch.removals.append(name)
+
+    def _deny_endpoints(self, batch: _Batch) -> None:
+        """Answer for clusters that were withdrawn on their way: they warm, and hold all others, until there is one."""
+        kind = self._kinds[EDS]
+        absent, kind.absent = kind.absent, set()
+        for name in absent:
+            self._remove(EDS, name, batch)
 
     def _remove_listeners(self, batch: _Batch) -> None:
         for name in tuple(self._kinds[LDS].leftover):
