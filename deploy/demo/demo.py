@@ -244,7 +244,7 @@ def main() -> int:
     """Run the demo; return the exit status."""
     stage = Stage()
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    passed = False
+    passed, releases = False, list[Release]()
     try:
         bring_up(stage)
         install(stage)
@@ -252,17 +252,19 @@ def main() -> int:
         since = load.mark()
         adopt(stage)
         stage.say("A good version of cart:")
-        good = ship(stage, load, GOOD)
+        releases.append(ship(stage, load, GOOD))
         stage.say("A bad version of cart, three answers in ten are errors:")
-        bad = ship(stage, load, BAD)
-        passed = summarise(stage, [good, bad], load.report(since))
+        releases.append(ship(stage, load, BAD))
+        passed = summarise(stage, releases, load.report(since))
     except Stopped as error:
         stage.console.print(f"The demo stopped: {error}", style="bold red", markup=False)
     except KeyboardInterrupt:
         stage.console.print("Interrupted.")
     try:
-        if keep and stage.kubeconfig:
+        if keep and releases and stage.kubeconfig:
             leave_up(stage)
+        elif keep and stage.kubeconfig:
+            stage.console.print(f"Everything is left up: export KUBECONFIG={stage.kubeconfig}", markup=False)
         elif stage.kubeconfig or stage.owns_cluster:
             clear(stage)
     except Stopped as error:
