@@ -134,7 +134,23 @@ def restoring(stage: str, **parts: object) -> Snapshot:
     ),
     Case(
         "a paused Deployment is adopted once a person resumes it",
-        a_snapshot(a_status(None, stable=None), target=a_target("v1", paused=True)),
+        a_snapshot(a_status(None, stable=None), target=a_target("v1", paused=True, labelled=False)),
+        None,
+        Reason.WAITING,
+        ("kubectl rollout resume deployment/web",),
+    ),
+    Case(
+        "a template that was held before the adoption is not taken for what serves",
+        a_snapshot(a_status(None, stable=None), target=a_target("v2")),
+        READY,
+        Reason.ADOPTED,
+        (f"revision {V1} serves and is the stable version",),
+    ),
+    Case(
+        "a mixture that was held before the adoption is left to a person",
+        a_snapshot(
+            a_status(None, stable=None), target=a_target("v3"), replicasets=(a_set("v1", 3), a_set("v2", 2))
+        ),
         None,
         Reason.WAITING,
         ("kubectl rollout resume deployment/web",),

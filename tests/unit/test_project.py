@@ -100,6 +100,11 @@ def test_an_idle_canary_wants_its_label_and_nothing_else():
             id="stays until the stable template is released, for no one would release it afterwards",
         ),
         pytest.param({"meta": DELETED, "target": a_target("v2")}, None, id="goes from a template that stays held"),
+        pytest.param(
+            {"status": a_status(None, stable=None), "target": a_target("v3")},
+            None,
+            id="goes from a mixture that is paused before it is adopted, so that a person can resume it",
+        ),
     ],
 )
 def test_the_label_on_the_target(parts, label):

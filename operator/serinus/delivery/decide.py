@@ -157,7 +157,7 @@ def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -
     """Decide between runs: adopt, stay, start a run, let a known template through, or admit that we were bypassed."""
     status = snapshot.status
     if status.stable is None:
-        return _adopt(status, target, now)
+        return _adopt(snapshot, target, now)
     if target.revision == status.stable.revision:
         return _same(status, target)
     if not target.paused or target.break_glass:
@@ -173,18 +173,32 @@ def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -
     return moves.start_run(snapshot, spec, now)
 
 
-def _adopt(status: CanaryStatus, target: Target, now: datetime) -> Move:
-    if not target.labelled:
-        return Move(status, Reason.WAITING, "the target gets its label", (), 1.0)
+def _adopt(snapshot: Snapshot, target: Target, now: datetime) -> Move:
+    status = snapshot.status
+    serving = target.revision
     if target.paused:
+        # With our label it was held between label and adoption: what serves is adopted, what is held gets a run.
+        serving = _serving(snapshot, target) if target.labelled else ""
+    elif not target.labelled:
+        return Move(status, Reason.WAITING, "the target gets its label", (), 1.0)
+    elif not target.settled:
+        return Move(status, Reason.WAITING, "the target's own rollout must end before it is adopted", (), TICK_S)
+    if not serving:
         message = f"the target is paused; kubectl rollout resume deployment/{target.name}, and it is adopted"
         return Move(status, Reason.WAITING, message, (), 30.0)
-    if not target.settled:
-        return Move(status, Reason.WAITING, "the target's own rollout must end before it is adopted", (), TICK_S)
-    message = f"revision {target.revision} serves and is the stable version"
-    adopted = moves.settle_stable(status, Promoted(revision=target.revision, at=stamp(now)))
+    message = f"revision {serving} serves and is the stable version"
+    adopted = moves.settle_stable(status, Promoted(revision=serving, at=stamp(now)))
     adopted = adopted.model_copy(update={"phase": Phase.READY})
     return Move(adopted, Reason.ADOPTED, message, (Event(Reason.ADOPTED, message),))
+
+
+def _serving(snapshot: Snapshot, target: Target) -> str:
+    """Return the one revision that all the target's pods are of and that is ready; empty when there is none."""
+    own = [rs for rs in snapshot.replicasets if rs.owner_uid == target.uid and rs.replicas]
+    if len(own) != 1:
+        return ""
+    ready = sum(pod.ready and pod.pod_hash == own[0].pod_hash for pod in snapshot.pods)
+    return own[0].revision if ready >= target.replicas else ""
 
 
 def _same(status: CanaryStatus, target: Target) -> Move:

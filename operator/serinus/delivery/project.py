@@ -74,6 +74,8 @@ def project(snapshot: Snapshot) -> Desired:
         return Desired(commands_done=_done(snapshot))
     release = _release(snapshot, phase, run)
     label: str | None = snapshot.meta.name if usable and _served(snapshot) else ""
+    if status.stable is None and target is not None and target.paused:
+        label = None  # with the label, the person who is to resume the target could not
     if gone:
         label = "" if release else None  # without the label nobody could tell later that it is ours to release
     desired = Desired(
