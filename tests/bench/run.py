@@ -1,0 +1,349 @@
+"""``make bench``: measure every figure that we promise, on the cluster of KUBECONFIG, and write ``build/bench.json``.
+
+Nothing is asserted here. A figure that misses its goal, or could not be taken, is written down as such.
+``run.py weights idle`` takes only these. What only a person with a clock can take is read from the environment.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+
+from driving import (
+    Fleet,
+    Killer,
+    candidates,
+    changes,
+    command,
+    crash_candidate,
+    manage,
+    operator_metrics,
+    restart_rolling,
+    sweep_weights,
+    wait_operator,
+)
+from harness import ROOT, App, Cluster, Watch
+from rich.console import Console
+from rich.table import Table
+
+BY_HAND = {"minRequests": 1_000_000}
+SIDECARS, CALLS_PER_S = 10, 40
+DECISIONS = 20
+CANARIES, IDLE_S = 1000, 60
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. ``value`` is None when it was not taken; ``how`` says how it was, or why it was not."""
+
+    name: str
+    value: float | None
+    unit: str
+    goal: str
+    met: bool | None
+    how: str
+
+
+def at_most(name: str, value: float, unit: str, limit: float, how: str) -> Figure:
+    """Return a figure whose goal is a limit."""
+    return Figure(name, round(value, 3), unit, f"≤ {limit:g}", value <= limit, how)
+
+
+@contextmanager
+def application(cluster: Cluster) -> Iterator[App]:
+    """An application of its own, gone afterwards."""
+    app = App(cluster, f"b-{uuid.uuid4().hex[:8]}")
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+def failed(app: App, since: str) -> tuple[int, str]:
+    """Return how many requests failed by us since a mark, and of how many, in words."""
+    report = app.report(since)
+    late = f", {report['not_sent']:,} that were due could not be sent in time" if report["not_sent"] else ""
+    return report["failed_by_us"], f"{report['requests']:,} requests{late}"
+
+
+# -- weights in the data path
+
+
+def weights_in_force(cluster: Cluster) -> list[Figure]:
+    """Time from the decision until every sidecar was seen to follow it: 0 → 100 → 0 %, again and again."""
+    lags_ms: list[float] = []
+    with application(cluster) as app:
+        app.create(rate=CALLS_PER_S)
+        app.cluster.kubectl("scale", "deployment/caller", "-n", app.namespace, f"--replicas={SIDECARS}")
+        app.cluster.kubectl(
+            "rollout", "status", "deployment/caller", "-n", app.namespace, "--timeout=120s", timeout_s=130
+        )
+        callers = [App(cluster, app.namespace) for _ in range(SIDECARS)]
+        for caller, pod in zip(callers, app.pods("app=caller"), strict=True):
+            caller.calls_from(pod)
+        app.adopt({"weight": 100}, analysis=BY_HAND)
+        watch = app.watch()
+        for turn in range(DECISIONS // 2):
+            marks = [caller.mark() for caller in callers]
+            app.ship("v2") if turn == 0 else command(app, "retry")
+            app.wait_weight(100)
+            time.sleep(1)
+            lags_ms += _lags_ms(watch, "Analysing", callers, marks, "v2")
+            marks = [caller.mark() for caller in callers]
+            command(app, "abort")
+            app.wait_phase("Failed")
+            time.sleep(1)
+            lags_ms += _lags_ms(watch, "RollingBack", callers, marks, "v1")
+    lags_ms.sort()
+    p99 = lags_ms[min(len(lags_ms) - 1, int(0.99 * len(lags_ms)))]
+    how = (
+        f"{SIDECARS} meshed callers with {CALLS_PER_S} requests a second each, {len(lags_ms) // SIDECARS} decisions "
+        "(0 → 100 % and 100 → 0 %); from the time in the status that orders the weight, taken before it is written, to "
+        f"each caller's first answer by the new weight, so up to {1000 / CALLS_PER_S:.0f} ms of it are waiting for a "
+        f"request; {len(lags_ms)} lags, median {statistics.median(lags_ms):.0f} ms, longest {lags_ms[-1]:.0f} ms"
+    )
+    return [at_most("weight decision to data path of 10 sidecars, p99", p99, "ms", 100, how)]
+
+
+def _lags_ms(watch: Watch, phase: str, callers: list[App], marks: list[str], version: str) -> list[float]:
+    """Return, for each caller, the time from the last order of a weight to the first answer of a version since."""
+    ordered = [s["run"] for s in watch.seen if s.get("phase") == phase and s["run"].get("stage") == "Shift"]
+    decided_at = datetime.fromisoformat(ordered[-1]["stageSince"]).timestamp()
+    firsts = [caller.report(mark)["versions"][version]["first_at"] for caller, mark in zip(callers, marks, strict=True)]
+    return [1000 * (first - decided_at) for first in firsts]
+
+
+# -- bad releases, and good ones
+
+
+def bad_candidate(cluster: Cluster) -> list[Figure]:
+    """How long callers see a candidate that fails every request."""
+    with application(cluster) as app:
+        app.create(rate=200)
+        app.adopt({"weight": 10, "for": "10m"})
+        since = app.mark()
+        app.ship("v2", ERROR_RATE="1")
+        app.wait_phase("Failed")
+        time.sleep(2)
+        bad = app.report(since)["versions"]["v2"]
+    how = f"10 % of 200 requests a second, every answer of the candidate is a 500; {bad['bad_answers']} bad answers"
+    return [at_most("bad candidate: first to last bad answer", bad["last_bad_at"] - bad["first_bad_at"], "s", 6, how)]
+
+
+def adoption(cluster: Cluster) -> list[Figure]:
+    """How long a promotion by adoption takes from its decision, and what restarts."""
+    with application(cluster) as app:
+        app.create(replicas=3, rate=100)
+        app.adopt({"weight": 50, "for": "1s"})
+        watch, since = app.watch(), app.mark()
+        app.ship("v2")
+        app.wait_promoted("v2")
+        decided = next(s["run"]["stageSince"] for s in watch.seen if s.get("phase") == "Promoting")
+        ready = next(c["lastTransitionTime"] for c in app.status()["conditions"] if c["type"] == "Ready")
+        took_s = (datetime.fromisoformat(ready) - datetime.fromisoformat(decided)).total_seconds()
+        restarts, native = app.restarts(sidecars=True), app.status()["run"]["native"]
+        lost, of = failed(app, since)
+    how = f"3 pods, from phase Promoting to Ready=True, by the status' own times; {lost} of {of} failed"
+    assert not native, "the promotion was a rolling update, so it is not what was to be measured"
+    return [
+        Figure("promotion by adoption: decision to Ready=True", round(took_s, 2), "s", "-", None, how),
+        at_most("promotion by adoption: containers restarted", restarts, "restarts", 0, "3 pods with their sidecars"),
+    ]
+
+
+# -- requests that must not fail
+
+
+def weight_changes(cluster: Cluster) -> list[Figure]:
+    """Requests that fail while weights move."""
+    with application(cluster) as app:
+        app.create(rate=500)
+        app.adopt(*({"weight": weight} for weight in range(1, 51)), analysis=BY_HAND)
+        watch, since = app.watch(), app.mark()
+        app.ship("v2")
+        sweep_weights(app, watch, steps=50, climbs=4)
+        app.wait_promoted("v2")
+        lost, of = failed(app, since)
+    how = f"{changes(watch)} changes, a promotion among them, at 500 requests a second: {of}"
+    return [at_most("200 weight changes: failed requests", lost, "requests", 0, how)]
+
+
+def rolling_restarts(cluster: Cluster) -> list[Figure]:
+    """Requests that fail while pods come and go."""
+    figures = []
+    for how in ("now", "drain"):
+        with application(cluster) as app:
+            app.create(rate=150, EXIT_ON_TERM=how)
+            manage(app)
+            since = app.mark()
+            restart_rolling([app], times=5)
+            lost, of = failed(app, since)
+        ends = "exit at once" if how == "now" else "drain"
+        told = f"a Deployment of 2 under 150 requests a second, apps that {ends} on SIGTERM: {of}"
+        figures.append(at_most(f"5 rolling restarts, apps that {ends}: failed requests", lost, "requests", 0, told))
+    return figures
+
+
+def crashes(cluster: Cluster) -> list[Figure]:
+    """Requests that fail while the candidate crashes."""
+    killer = Killer(cluster)
+    try:
+        with application(cluster) as app:
+            app.create(rate=200)
+            app.adopt({"weight": 50}, analysis={**BY_HAND, "successRate": {"min": 0, "maxDrop": 100}})
+            app.ship("v2")
+            app.wait_weight(50)
+            pods, since = len(candidates(app)), app.mark()
+            died = crash_candidate(app, killer)
+            lost, of = failed(app, since)
+    finally:
+        killer.close()
+    how = f"all {pods} pods of the candidate, app and sidecar in turn, {died} containers died, 200 GETs a second: {of}"
+    return [at_most("4 crashes of the candidate at 50 %: failed requests", lost, "requests", 0, how)]
+
+
+# -- the operator at rest
+
+
+def idle_operator(cluster: Cluster) -> list[Figure]:
+    """What the operator costs when nothing happens."""
+    fleet = Fleet(cluster, CANARIES, replicas=0)
+    try:
+        cluster.kubectl("rollout", "restart", "deployment/serinus", "-n", "serinus-system")
+        wait_operator(cluster)
+        time.sleep(30)
+        before, began = operator_metrics(cluster), time.monotonic()
+        time.sleep(IDLE_S)
+        after, took_s = operator_metrics(cluster), time.monotonic() - began
+    finally:
+        fleet.close()
+    core = 100 * (after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / took_s
+    what = f"{CANARIES} idle Canaries, each with a Deployment of 0 replicas and a Service"
+    how = f"{what}; over {took_s:.0f} s, half a minute after a restart"
+    return [
+        at_most(
+            "idle operator: memory",
+            after["process_resident_memory_bytes"] / 2**20,
+            "MiB RSS",
+            150,
+            f"{how}, at its end",
+        ),
+        at_most("idle operator: CPU", core, "% of a core", 2, how),
+        at_most(
+            "idle operator: writes",
+            _writes(after) - _writes(before),
+            "writes",
+            0,
+            f"{how}; the renewals of its Lease are left out",
+        ),
+    ]
+
+
+def _writes(metrics: dict[str, float]) -> float:
+    """Return the writes so far, by the operator's own counter of its requests, but for those of its Lease."""
+    total = 0.0
+    for name, value in metrics.items():
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', name)) if name.startswith("serinus_api_requests_total{") else {}
+        if labels and labels["verb"] not in ("get", "list") and labels["kind"] != "Lease":
+            total += value
+    return total
+
+
+# -- how long things take
+
+
+def unit_tests(_: Cluster) -> list[Figure]:
+    """How long the unit tests take."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/unit"], cwd=ROOT, capture_output=True, text=True
+    )
+    took_s = time.monotonic() - began
+    told = (done.stdout.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return [at_most("unit tests", took_s, "s", 60, told)]
+
+
+def by_hand() -> list[Figure]:
+    """Return the figures that somebody took with a clock, from the environment."""
+    figures = []
+    for variable, name, limit_min in (
+        ("SERINUS_TEST_WARM_S", "make test, warm cache", 20),
+        ("SERINUS_TEST_COLD_S", "make test, cold cache", 40),
+        ("SERINUS_DEMO_WARM_S", "make demo, warm cache", 4),
+        ("SERINUS_DEMO_COLD_S", "make demo, cold cache", 20),
+    ):
+        if variable in os.environ:
+            minutes = float(os.environ[variable]) / 60
+            figures.append(at_most(name, minutes, "min", limit_min, f"by hand, given in {variable}"))
+        else:
+            figures.append(Figure(name, None, "min", f"≤ {limit_min}", None, f"not taken; give seconds in {variable}"))
+    return figures
+
+
+BENCHES: dict[str, Callable[[Cluster], list[Figure]]] = {
+    "weights": weights_in_force,
+    "bad": bad_candidate,
+    "adoption": adoption,
+    "changes": weight_changes,
+    "restarts": rolling_restarts,
+    "crashes": crashes,
+    "idle": idle_operator,
+    "unit": unit_tests,
+}
+
+
+def main(chosen: list[str]) -> int:
+    """Take the figures, print them and write them; 1 when one of them missed its goal or could not be taken."""
+    console = Console(soft_wrap=True)
+    unknown = [name for name in chosen if name not in BENCHES]
+    if unknown or "KUBECONFIG" not in os.environ:
+        wanted = f"write any of {', '.join(BENCHES)}" if unknown else "set KUBECONFIG to a cluster with Serinus"
+        console.print(f"Nothing to measure: {wanted}.")
+        return 2
+    cluster, figures, broken = Cluster(), [], False
+    for name in chosen or BENCHES:
+        began = time.monotonic()
+        try:
+            taken = BENCHES[name](cluster)
+        except Exception as problem:  # noqa: BLE001 - the others can be taken all the same
+            broken, taken = True, [Figure(name, None, "", "", False, f"could not be taken: {problem}")]
+        for figure in taken:
+            console.print(
+                f"{figure.name}: {figure.value} {figure.unit} (goal {figure.goal}); {figure.how}", markup=False
+            )
+        console.print(f"  {name} took {time.monotonic() - began:.0f} s", style="dim", markup=False)
+        figures += taken
+    figures += by_hand()
+    cluster.close()
+    report = ROOT / "build" / "bench.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps([asdict(figure) for figure in figures], indent=2, ensure_ascii=False) + "\n")
+    show(console, figures)
+    console.print(f"Written to {report.relative_to(ROOT)}.")
+    return 1 if broken or any(figure.met is False for figure in figures) else 0
+
+
+def show(console: Console, figures: list[Figure]) -> None:
+    """Print the figures as a table."""
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("figure", "value", "unit", "goal", "met"):
+        table.add_column(heading)
+    for figure in figures:
+        met = {None: "-", True: "yes", False: "NO"}[figure.met]
+        table.add_row(figure.name, "-" if figure.value is None else f"{figure.value:g}", figure.unit, figure.goal, met)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
