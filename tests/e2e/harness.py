@@ -35,12 +35,15 @@ class Cluster:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True)
+        self._thread.start()
         self._client: KubeClient = self._wait(KubeClient.connect())
 
     def close(self) -> None:
         self._wait(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
@@ -120,6 +123,7 @@ class Watch:
     """Every different (phase, stage, weight) that a Canary's status went through, in order, from a real watch."""
 
     process: "subprocess.Popen[str]"
+    reader: threading.Thread | None = None
     seen: list[Object] = field(default_factory=list)
 
     @property
@@ -144,6 +148,10 @@ class Watch:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+        if self.reader:
+            self.reader.join(10)
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 class App:
@@ -353,7 +361,8 @@ class App:
                     text = text.lstrip()[end:]
                     watch.seen.append(body.get("status") or {})
 
-        threading.Thread(target=read, name="watch", daemon=True).start()
+        watch.reader = threading.Thread(target=read, name="watch", daemon=True)
+        watch.reader.start()
         self._watches.append(watch)
         eventually(lambda: watch.seen, "the watch begins", 20)
         return watch
