@@ -179,10 +179,10 @@ def _adopt(snapshot: Snapshot, target: Target, now: datetime) -> Move:
     if target.paused:
         # With our label it was held between label and adoption: what serves is adopted, what is held gets a run.
         serving = _serving(snapshot, target) if target.labelled else ""
-    elif not target.labelled:
-        return Move(status, Reason.WAITING, "the target gets its label", (), 1.0)
     elif not target.settled:
         return Move(status, Reason.WAITING, "the target's own rollout must end before it is adopted", (), TICK_S)
+    elif not target.labelled:
+        return Move(status, Reason.WAITING, "the target gets its label", (), 1.0)
     if not serving:
         message = f"the target is paused; kubectl rollout resume deployment/{target.name}, and it is adopted"
         return Move(status, Reason.WAITING, message, (), 30.0)

@@ -73,14 +73,9 @@ def project(snapshot: Snapshot) -> Desired:
     if snapshot.rival:
         return Desired(commands_done=_done(snapshot))
     release = _release(snapshot, phase, run)
-    label: str | None = snapshot.meta.name if usable and _served(snapshot) else ""
-    if status.stable is None and target is not None and target.paused:
-        label = None  # with the label, the person who is to resume the target could not
-    if gone:
-        label = "" if release else None  # without the label nobody could tell later that it is ours to release
     desired = Desired(
         route=None if gone else _route(phase, run, snapshot),
-        label=label,
+        label=_label(snapshot, gone=gone, releasing=release is not None),
         release=release,
         commands_done=_done(snapshot),
         freeze=run is not None and not _cleaning(phase, run),
@@ -90,8 +85,18 @@ def project(snapshot: Snapshot) -> Desired:
     return _with_objects(snapshot, desired, phase, run, target)
 
 
-def _served(snapshot: Snapshot) -> bool:
-    return snapshot.service is not None and not snapshot.service.unusable
+def _label(snapshot: Snapshot, *, gone: bool, releasing: bool) -> str | None:
+    """Return what becomes of the label on the target, by which its changes are held."""
+    if gone:
+        return "" if releasing else None  # without the label nobody could tell later that it is ours to release
+    service, target = snapshot.service, snapshot.target
+    if service is None or service.unusable or target is None or snapshot.problems:
+        return ""
+    if snapshot.status.stable is None and target.paused:
+        return None  # with the label, the person who is to resume the target could not
+    if snapshot.status.stable is None and not target.settled:
+        return ""  # a rollout under way ends as it began
+    return snapshot.meta.name
 
 
 def _leaving(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> tuple[ReplicaSet, ...]:
