@@ -3,6 +3,9 @@
 import shutil
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import layout
@@ -29,6 +32,11 @@ def key() -> str:
     return layout.digest([SUITE.encode(), *(package.encode() for package in PACKAGES)])[:12]
 
 
+def has(where: Layout, name: str) -> bool:
+    """Tells whether buildah's storage has an image."""
+    return buildah(where, "inspect", "--type", "image", name, check=False).returncode == 0
+
+
 def ensure(where: Layout) -> str:
     """The base image's name; it is made when buildah does not have it.
 
@@ -36,26 +44,30 @@ def ensure(where: Layout) -> str:
         Refusal: no registry answers and debootstrap failed.
     """
     name = f"localhost/serinus-base:{key()}"
-    if buildah(where, "inspect", "--type", "image", name, check=False).returncode == 0:
+    if has(where, name):
         return name
-    empty = where.cache / "context" / "base"
-    shutil.rmtree(empty, ignore_errors=True)
-    empty.mkdir(parents=True)
     tar = where.cache / f"base-{key()}.tar"
     if not tar.exists() and _registry_answers(where):
         with step(f"base image from {UPSTREAM}"):
-            build(where, "base", name, empty, [f"--build-arg=BASE={UPSTREAM}"], pull="missing")
+            buildah(where, "pull", "-q", UPSTREAM)
+            build(where, "base", name, lambda _: None, [f"BASE={UPSTREAM}"])
         return name
     if not tar.exists():
         say("  no registry answers: making the base image with debootstrap")
         with step("debootstrap (about a minute)"):
             _debootstrap(where, tar)
-    with step("base image"):
-        (empty / "Dockerfile").write_text(f'FROM scratch\nADD {tar.name} /\nCMD ["/bin/sh"]\n')
-        (empty / tar.name).hardlink_to(tar)
-        _bud(where, empty / "Dockerfile", ["-t", name], empty)
-        shutil.rmtree(empty)
+    with step("base image"), _context(where) as context:
+        (context / tar.name).hardlink_to(tar)
+        (context / "Dockerfile").write_text(f'FROM scratch\nADD {tar.name} /\nCMD ["/bin/sh"]\n')
+        _bud(where, context / "Dockerfile", ["-t", name], context)
     return name
+
+
+@contextmanager
+def _context(where: Layout) -> Iterator[Path]:
+    (where.cache / "context").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=where.cache / "context") as folder:
+        yield Path(folder)
 
 
 def _registry_answers(where: Layout) -> bool:
@@ -84,36 +96,48 @@ def _debootstrap(where: Layout, tar: Path) -> None:
     shutil.rmtree(root)
 
 
-def build(where: Layout, stage: str, name: str, context: Path, options: list[str], pull: str = "never") -> None:
-    """Builds a target of `deploy/Dockerfile` from a context, with buildah's layers kept.
+def build(where: Layout, stage: str, name: str, put: Callable[[Path], None], arguments: list[str]) -> None:
+    """Builds a target of `deploy/Dockerfile`, with buildah's layers kept for the next time.
+
+    Args:
+        where: its cache has buildah's storage.
+        stage: the target.
+        name: what the image is called there, or `oci:DIRECTORY:REFERENCE` for an image in an OCI layout.
+        put: puts the files that the target copies into the build context.
+        arguments: `NAME=value` for the Dockerfile's arguments.
 
     Raises:
         Refusal: the build failed; the sentence ends with what buildah said last.
     """
-    how = ["--target", stage, "-t", name, f"--pull={pull}" if pull != "never" else "--pull-never", *options]
-    _bud(where, layout.CHECKOUT / "deploy" / "Dockerfile", how, context)
+    options = ["--target", stage, "-t", name, *(f"--build-arg={argument}" for argument in arguments)]
+    if stage == "shop":
+        options.append("--no-cache")  # buildah 1.28 takes an ENV that names an argument from the cache as it was
+    with _context(where) as context:
+        put(context)
+        _bud(where, layout.CHECKOUT / "deploy" / "Dockerfile", options, context)
 
 
 def _bud(where: Layout, dockerfile: Path, options: list[str], context: Path) -> None:
-    buildah(where, "bud", "--isolation", "chroot", "--layers", "-f", str(dockerfile), *options, str(context))
+    how = ["--isolation", "chroot", "--layers", "--pull-never", "-f", str(dockerfile)]
+    buildah(where, "bud", *how, *options, str(context))
 
 
-def push(where: Layout, name: str, tar: Path) -> None:
-    """Writes an image that buildah has into a docker archive.
+def save(where: Layout, name: str, tar: Path) -> None:
+    """Writes an image that buildah has, in our storage or in its own, into a docker archive.
 
     Raises:
-        Refusal: buildah has no such image.
+        Refusal: neither has such an image.
     """
     tar.parent.mkdir(parents=True, exist_ok=True)
-    part = tar.with_name(f"{tar.name}.part")
-    part.unlink(missing_ok=True)
-    buildah(where, "push", "-q", name, f"docker-archive:{part}:{name}")
-    part.replace(tar)
+    push = ["push", "-q", name, f"docker-archive:{tar}:{name}"]
+    if has(where, name):
+        buildah(where, *push)
+    elif subprocess.run(["buildah", *push], capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+        raise Refusal(f"{name} is neither a file nor an image that buildah has.")
 
 
 def buildah(where: Layout, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs buildah on a storage of our own in the cache."""
-    (where.cache / "tmp").mkdir(parents=True, exist_ok=True)
     ran = subprocess.run(
         _command(where, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )

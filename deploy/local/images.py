@@ -1,4 +1,4 @@
-"""Images: what each is made of, a hash over that, and a tar in the cache that is named after the hash.
+"""Images: what each is made of, a hash over that, and an image in the cache that is named after the hash.
 
 An image whose inputs did not change is neither built nor imported again. Where the images go: into the local cluster;
 with KUBECONFIG set to a kind or k3d cluster, into that.
@@ -8,19 +8,23 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import base
 import inputs
 import layout
 import life
+import oci
 from inputs import Inputs
 from layout import Layout
 from progress import Refusal, say, step
 
 PREFIX = os.environ.get("SERINUS_IMAGE_PREFIX") or "localhost/serinus-"
+STAGES_FROM_NOTHING = ("pause", "shop")
 KUBECTL = layout.CHECKOUT / ".venv" / "bin" / "kubectl"
 
 
@@ -60,10 +64,15 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Built:
-    """An image as a file: its full name and its docker archive, whose name ends with the hash of its inputs."""
+    """An image in the cache: the name that pods use, and its reference in the OCI layout, which has a hash."""
 
     name: str
-    tar: Path
+    reference: str
+
+
+def store(where: Layout) -> oci.Layout:
+    """The built images."""
+    return oci.Layout(where.cache / "oci")
 
 
 def build(where: Layout, name: str) -> Built:
@@ -76,34 +85,42 @@ def build(where: Layout, name: str) -> Built:
         raise Refusal(f"There is no image {name}; there are {', '.join(TARGETS)}.")
     target = TARGETS[name]
     made_of = target.gather(where)
-    dockerfile = (layout.CHECKOUT / "deploy" / "Dockerfile").read_bytes()
-    needs_base = target.stage not in ("pause", "shop")
-    parts = [made_of.key, target.name, *target.arguments, base.key() if needs_base else ""]
-    key = layout.digest([dockerfile, PREFIX.encode(), *(part.encode() for part in parts)])[:16]
-    built = Built(f"{PREFIX}{target.name}", where.cache / "images" / f"{name}-{key}.tar")
-    if built.tar.exists():
+    built = Built(f"{PREFIX}{target.name}", f"{name}-{_key(made_of, target)}")
+    if store(where).has(built.reference):
         return built
-    base_name = base.ensure(where) if needs_base else "scratch"
+    arguments = list(target.arguments)
+    if target.stage not in STAGES_FROM_NOTHING:
+        arguments.append(f"BASE={base.ensure(where)}")
+    if target.stage == "operator":
+        arguments.append(f"DEPENDENCIES={_dependencies(where, arguments)}")
     with step(f"image {built.name}"):
-        context = where.cache / "context" / name
-        shutil.rmtree(context, ignore_errors=True)
-        context.mkdir(parents=True)
-        made_of.put(context)
-        options = [f"--build-arg={argument}" for argument in (f"BASE={base_name}", *target.arguments)]
-        if target.arguments:
-            options.append("--no-cache")  # buildah 1.28 takes an ENV that names an argument from the cache as it was
-        base.build(where, target.stage, built.name, context, options)
-        base.push(where, built.name, built.tar)
-    _forget_older(built.tar, name)
+        output = f"oci:{store(where).directory}:{built.reference}"
+        try:
+            base.build(where, target.stage, output, made_of.put, arguments)
+        except Refusal:  # buildah 1.28 writes an image whose layers it had all, then misses it in its own storage
+            if not store(where).has(built.reference):
+                raise
+    store(where).forget_older(name)
     return built
 
 
-def _forget_older(tar: Path, name: str) -> None:
-    """Keeps the newest two archives of an image, so that going back and forth between two changes costs nothing."""
-    length = len(tar.name) - len(name)
-    siblings = [p for p in tar.parent.glob(f"{name}-*.tar") if len(p.name) - len(name) == length]
-    for old in sorted(siblings, key=lambda path: path.stat().st_mtime)[:-2]:
-        old.unlink()
+def _key(made_of: Inputs, target: Target) -> str:
+    dockerfile = (layout.CHECKOUT / "deploy" / "Dockerfile").read_text()
+    inherited = "" if target.stage in STAGES_FROM_NOTHING else base.key()
+    if target.stage == "operator":
+        inherited += inputs.dependencies_key()
+    parts = [dockerfile, PREFIX, made_of.key, target.name, *target.arguments, inherited]
+    return layout.digest(part.encode() for part in parts)[:16]
+
+
+def _dependencies(where: Layout, arguments: list[str]) -> str:
+    """The name of the image with the operator's dependencies, which buildah keeps for the next change of code."""
+    made_of = inputs.dependencies(where)
+    name = f"localhost/serinus-dependencies:{layout.digest([made_of.key.encode(), base.key().encode()])[:16]}"
+    if not base.has(where, name):
+        with step("the operator's dependencies"):
+            base.build(where, "dependencies", name, made_of.put, arguments)
+    return name
 
 
 def build_and_load(where: Layout, names: list[str]) -> None:
@@ -119,15 +136,20 @@ def build_and_load(where: Layout, names: list[str]) -> None:
 
 
 def import_into_node(where: Layout, built: list[Built]) -> None:
-    """Imports the images that the node does not have yet."""
+    """Imports the images that the node does not have yet, and of each only the layers that it does not have."""
     record = where.state / "images.json"
-    known: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+    known: dict[str, dict[str, Any]] = json.loads(record.read_text()) if record.exists() else {}
     for image in built:
-        if known.get(image.name) != image.tar.name:
-            with step(f"loading {image.name}"):
-                _import(where, image.tar)
-            known[image.name] = image.tar.name
-            record.write_text(json.dumps(known, indent=2))
+        if known.get(image.name, {}).get("reference") == image.reference:
+            continue
+        had = {digest for other in known.values() for digest in other["blobs"]}
+        with step(f"loading {image.name}"), tempfile.NamedTemporaryFile(dir=where.state, suffix=".tar") as tar:
+            store(where).export(image.reference, image.name, Path(tar.name), had)
+            if _import(where, Path(tar.name)).returncode != 0:
+                store(where).export(image.reference, image.name, Path(tar.name))
+                _must_import(where, Path(tar.name))
+        known[image.name] = {"reference": image.reference, "blobs": store(where).blobs(image.reference)}
+        record.write_text(json.dumps(known, indent=2))
 
 
 def load(where: Layout, image: str) -> None:
@@ -139,25 +161,25 @@ def load(where: Layout, image: str) -> None:
     path = Path(image)
     if path.is_file():
         with step(f"loading {path.name}"):
-            _import(where, path)
+            _must_import(where, path)
         return
-    tar = where.cache / "images" / "given.tar"
-    with step(f"loading {image}"):
-        base.push(where, image, tar)
-        try:
-            _import(where, tar)
-        finally:
-            tar.unlink()
+    with step(f"loading {image}"), tempfile.TemporaryDirectory(dir=where.cache) as folder:
+        base.save(where, image, Path(folder) / "image.tar")
+        _must_import(where, Path(folder) / "image.tar")
 
 
-def _import(where: Layout, tar: Path) -> None:
-    how = ["-n", "k8s.io", "images", "import", "--snapshotter", life.snapshotter(where.state), "-"]
-    with tar.open("rb") as file:
-        ran = subprocess.run(
-            [*life.enter(where, "-m"), "ctr", *how], stdin=file, capture_output=True, text=True, check=False
-        )
+def _must_import(where: Layout, tar: Path) -> None:
+    ran = _import(where, tar)
     if ran.returncode != 0:
         raise Refusal(f"containerd did not take {tar}: {ran.stderr.strip()[-300:]}")
+
+
+def _import(where: Layout, tar: Path) -> "subprocess.CompletedProcess[str]":
+    how = ["-n", "k8s.io", "images", "import", "--snapshotter", life.snapshotter(where.state), "-"]
+    with tar.open("rb") as file:
+        return subprocess.run(
+            [*life.enter(where, "-m"), "ctr", *how], stdin=file, capture_output=True, text=True, check=False
+        )
 
 
 def loader(context: str, tar: Path) -> list[str] | None:
@@ -173,17 +195,19 @@ def _load_into_given(where: Layout, built: list[Built]) -> None:
     asked = subprocess.run([KUBECTL, "config", "current-context"], capture_output=True, text=True, check=False)
     context = asked.stdout.strip()
     for image in built:
-        command = loader(context, image.tar)
-        if command is None:
-            say(
-                f"The context {context or '(none)'} is neither kind nor k3d, so nothing was loaded: push the images "
-                f"({where.cache}/images/*.tar) to a registry that the cluster pulls from and set SERINUS_IMAGE_PREFIX "
-                f"to its prefix (now {PREFIX})."
-            )
-            return
-        if shutil.which(command[0]) is None:
-            raise Refusal(f"The context {context} asks for {command[0]}, which is not on the PATH: install it.")
-        with step(f"loading {image.name} into {context}"):
-            ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ran.returncode != 0:
-            raise Refusal(f"{' '.join(command)} failed: {ran.stderr.strip()[-300:]}")
+        with tempfile.NamedTemporaryFile(dir=where.cache, suffix=".tar") as tar:
+            command = loader(context, Path(tar.name))
+            if command is None:
+                say(
+                    f"The context {context or '(none)'} is neither kind nor k3d, so nothing was loaded: push the "
+                    f"images ({where.cache}/oci is an OCI layout that has them) to a registry that the cluster pulls "
+                    f"from, and set SERINUS_IMAGE_PREFIX to its prefix (now {PREFIX})."
+                )
+                return
+            if shutil.which(command[0]) is None:
+                raise Refusal(f"The context {context} asks for {command[0]}, which is not on the PATH: install it.")
+            with step(f"loading {image.name} into {context}"):
+                store(where).export(image.reference, image.name, Path(tar.name))
+                ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode != 0:
+                raise Refusal(f"{' '.join(command)} failed: {ran.stderr.strip()[-300:]}")

@@ -16,7 +16,7 @@ import layout
 import releases
 import toolchain
 from layout import Layout
-from progress import Refusal, step
+from progress import Refusal
 
 IMAGE_PYTHON = "3.11"  # bookworm's
 MANYLINUX = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")
@@ -76,24 +76,39 @@ def proxy(_: Layout) -> Inputs:
     return Inputs(f"{version}-{releases.architecture()}", put)
 
 
-def operator(where: Layout) -> Inputs:
-    """Serinus as a wheel, above the wheels of what it needs."""
+def dependencies_key() -> str:
+    """A hash over what Serinus needs."""
+    return layout.digest([IMAGE_PYTHON.encode(), *(need.encode() for need in _needs())])[:16]
+
+
+def _needs() -> list[str]:
+    found: list[str] = tomllib.loads((layout.CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return found
+
+
+def dependencies(where: Layout) -> Inputs:
+    """The wheels of what Serinus needs, as pyproject.toml lists it."""
+    wheels = where.cache / "wheels" / f"{dependencies_key()}-{releases.architecture()}"
+
+    def put(context: Path) -> None:
+        if not wheels.exists():
+            _download_wheels(_needs(), wheels)
+        shutil.copytree(wheels, context / "dependencies")
+
+    return Inputs(wheels.name, put)
+
+
+def operator(_: Layout) -> Inputs:
+    """Serinus as a wheel."""
     checkout = layout.CHECKOUT
-    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
-    needs = layout.digest([IMAGE_PYTHON.encode(), *(need.encode() for need in project["dependencies"])])[:16]
-    wheels = where.cache / "wheels" / f"{needs}-{releases.architecture()}"
     folders = ("operator", "crds", "templates")
     sources = [p for f in folders for p in (checkout / f).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     sources += [checkout / "pyproject.toml", checkout / "README.md"]
 
     def put(context: Path) -> None:
-        if not wheels.exists():
-            with step("wheels of the dependencies"):
-                _download_wheels(project["dependencies"], wheels)
-        shutil.copytree(wheels, context / "dependencies")
         _build_wheel(checkout, context / "serinus")
 
-    return Inputs(layout.digest([needs.encode(), layout.digest_of_files(checkout, sources).encode()]), put)
+    return Inputs(layout.digest_of_files(checkout, sources), put)
 
 
 def _download_wheels(needs: list[str], target: Path) -> None:

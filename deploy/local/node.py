@@ -59,8 +59,8 @@ def prepare_mounts(state: Path, needed: list[Path]) -> None:
     shell("mount", "--make-rshared", kubelet)  # volumes mounted by the kubelet have to show up in containers
     for directory in [Path("/run"), *hideable(needed)]:
         shell("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(directory))
-    for directory in ("/run/tmp", "/run/lock", "/run/kernel"):
-        Path(directory).mkdir(parents=True)
+    for own in ("/run/tmp", "/run/lock", "/run/kernel"):
+        Path(own).mkdir(parents=True)
     resolver = Path("/run/resolv.conf")
     resolver.write_text(f"nameserver {layout.DNS_SERVICE_IP}\n")
     with contextlib.suppress(subprocess.CalledProcessError):
