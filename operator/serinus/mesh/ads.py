@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,11 +19,14 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 from serinus.mesh import ads_wire
 from serinus.mesh.ads_catalogue import Catalogue
+from serinus.mesh.ads_connection import Connection, Context, Proxy
 from serinus.mesh.ads_stream import Stream
 from serinus.mesh.ads_wire import Request
 from serinus.mesh.ca import Pair
 from serinus.mesh.identity import Identity, Refused, bearer, check_node
 from serinus.mesh.model import Acks, Resource
+
+__all__ = ["AdsServer", "Proxy"]
 
 log = structlog.get_logger()
 
@@ -45,44 +47,6 @@ _OPTIONS = (
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A connected sidecar. ``connected_since`` is in seconds since the epoch."""
-
-    namespace: str
-    pod: str
-    uid: str
-    ip: str
-    connected_since: float
-
-    @property
-    def name(self) -> str:
-        """``namespace/pod``."""
-        return f"{self.namespace}/{self.pod}"
-
-
-class _Context(Protocol):
-    """The part of ``grpc.aio.ServicerContext`` that is used here."""
-
-    async def read(self) -> Any: ...
-    async def write(self, message: bytes) -> None: ...
-    async def abort(self, code: grpc.StatusCode, details: str) -> None: ...
-    def invocation_metadata(self) -> Any: ...
-    def peer(self) -> str: ...
-
-
-@dataclass(eq=False, slots=True)
-class _Connection:
-    proxy: Proxy
-    stream: Stream
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    closing: bool = False
-
-    def close(self) -> None:
-        self.closing = True
-        self.wake.set()
 
 
 class AdsServer:
@@ -108,11 +72,12 @@ class AdsServer:
         self._drain_s = drain_s
         self._lock = threading.Lock()
         self._catalogue = Catalogue()
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._awaited: set[str] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._grace_s = 0.0
 
     @property
     def running(self) -> bool:
@@ -138,6 +103,7 @@ class AdsServer:
         thread, stopping = self._thread, self._stopping
         if thread is None or stopping is None:
             return
+        self._grace_s = grace_s
         self._call(self._close_all)
         self._call(stopping.set)
         thread.join(grace_s + 5)
@@ -237,7 +203,7 @@ class AdsServer:
         log.info("the ADS server listens", address=address, port=port)
         await self._stopping.wait()
         self._loop = None
-        await server.stop(1)
+        await server.stop(self._grace_s)
 
     def _credentials(self) -> grpc.ServerCredentials:
         def present() -> grpc.ServerCertificateConfiguration:
@@ -248,7 +214,7 @@ class AdsServer:
 
     def _wake_all(self) -> None:
         for connection in tuple(self._connections.values()):
-            connection.wake.set()
+            connection.wake()
 
     def _close_all(self) -> None:
         for connection in tuple(self._connections.values()):
@@ -256,7 +222,7 @@ class AdsServer:
 
     # One stream
 
-    async def _serve(self, _: AsyncIterator[Request], context: _Context) -> None:
+    async def _serve(self, _: AsyncIterator[Request], context: Context) -> None:
         try:
             async with asyncio.timeout(_HELLO_S):
                 header = dict(context.invocation_metadata() or ()).get("authorization")
@@ -273,64 +239,18 @@ class AdsServer:
             log.warning("a proxy could not be authenticated", peer=context.peer(), error=repr(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "its identity cannot be checked now")
             return
-        await self._converse(identity, first, context)
-
-    async def _converse(self, identity: Identity, first: Request, context: _Context) -> None:
-        loop = asyncio.get_running_loop()
         connection = self._join(identity)
         age_s = min(random.uniform(*_MAX_AGE_S), max(0.0, identity.expires_at - time.time()))  # noqa: S311 - jitter
-        timer = loop.call_later(age_s, connection.close)
-        reader = loop.create_task(self._read(connection, first, context), name=f"ads read {connection.proxy.name}")
         try:
-            await self._write(connection, context)
+            await connection.run(first, context, age_s)
         finally:
-            timer.cancel()
-            reader.cancel()
             self._leave(connection)
-            await asyncio.gather(reader, return_exceptions=True)
 
-    async def _read(self, connection: _Connection, first: Request, context: _Context) -> None:
-        request = first
-        try:
-            while request is not EOF:
-                with self._lock:
-                    refused = connection.stream.receive(request, time.monotonic())
-                for key in refused:
-                    log.warning("a proxy refused a resource", proxy=connection.proxy.name, key=key, error=request.error)
-                    self._notify(key)
-                connection.wake.set()
-                request = await context.read()
-        finally:
-            connection.close()
-
-    async def _write(self, connection: _Connection, context: _Context) -> None:
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-        try:
-            while not connection.closing:
-                connection.wake.clear()
-                now = time.monotonic()
-                with self._lock:
-                    responses, settled = connection.stream.send(now)
-                    wake_at = connection.stream.wake_at(now)
-                    complete = self._complete(settled)
-                for key in complete:
-                    self._notify(key)
-                for response in responses:
-                    await context.write(response)
-                if timer is not None:
-                    timer.cancel()
-                timer = None if wake_at is None else loop.call_later(wake_at - now, connection.wake.set)
-                await connection.wake.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _join(self, identity: Identity) -> _Connection:
+    def _join(self, identity: Identity) -> Connection:
         proxy = Proxy(identity.namespace, identity.pod, identity.uid, identity.ip, time.time())
         with self._lock:
             stream = Stream(self._catalogue, proxy.name, time.monotonic(), self._drain_s)
-            connection = _Connection(proxy, stream)
+            connection = Connection(proxy, stream, self._lock, self._complete, self._notify)
             previous = self._connections.pop(proxy.uid, None)
             self._connections[proxy.uid] = connection
         if previous is not None:
@@ -339,7 +259,7 @@ class AdsServer:
         self._notify("")
         return connection
 
-    def _leave(self, connection: _Connection) -> None:
+    def _leave(self, connection: Connection) -> None:
         with self._lock:
             if self._connections.get(connection.proxy.uid) is not connection:
                 return

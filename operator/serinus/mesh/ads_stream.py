@@ -11,50 +11,12 @@ Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-docs/xds_protocol (incr
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from serinus.mesh import ads_wire
 from serinus.mesh.ads_catalogue import Catalogue, Entry
+from serinus.mesh.ads_kind import Batch, Kind, split
 from serinus.mesh.ads_wire import CDS, EDS, LDS, RDS, TYPES, WILDCARD_TYPES, Request
 from serinus.mesh.model import Rejection
-
-_MAX_RESPONSE_BYTES = 1 << 20
-"""Of resources in one response; gRPC's default limit for a message is 4 MiB."""
-
-
-@dataclass(slots=True)
-class _Kind:
-    """What the proxy has of one type, by name. ``in_flight`` holds None for a removal."""
-
-    requested: bool = False
-    greeted: bool = False
-    subscribed: set[str] = field(default_factory=set)
-    known: dict[str, str] = field(default_factory=dict)
-    in_flight: dict[str, str | None] = field(default_factory=dict)
-    unanswered: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    rejected: dict[str, tuple[str, str]] = field(default_factory=dict)
-    forced: set[str] = field(default_factory=set)
-    leftover: set[str] = field(default_factory=set)
-    suspects: set[str] = field(default_factory=set)
-    absent: set[str] = field(default_factory=set)
-
-    def forget(self, name: str) -> None:
-        """Take the name as never sent; an answer that is still to come no longer counts for it."""
-        self.known.pop(name, None)
-        self.rejected.pop(name, None)
-        self.forced.discard(name)
-        if name in self.in_flight:
-            del self.in_flight[name]
-            for sent in self.unanswered.values():
-                sent.pop(name, None)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What goes out of one type in this turn."""
-
-    upserts: list[Entry] = field(default_factory=list)
-    removals: list[str] = field(default_factory=list)
 
 
 class Stream:
@@ -69,7 +31,7 @@ class Stream:
         self.proxy = proxy
         self.pending: dict[str, float] = dict.fromkeys(catalogue.keys(), now)
         self._catalogue = catalogue
-        self._kinds = {type_url: _Kind() for type_url in TYPES}
+        self._kinds = {type_url: Kind() for type_url in TYPES}
         self._touched: dict[str, None] = {}
         self._drain_s = drain_s
         self._drained_at = now + drain_s
@@ -97,7 +59,7 @@ class Stream:
 
     def send(self, now: float) -> tuple[list[bytes], list[str]]:
         """Return the responses that are due, in order, and the keys that the proxy has had in force since now."""
-        batches = {type_url: _Batch() for type_url in TYPES}
+        batches = {type_url: Batch() for type_url in TYPES}
         if not self._kinds[LDS].greeted:
             self._touched = dict.fromkeys(self.pending)
         touched, self._touched = self._touched, {}
@@ -128,7 +90,7 @@ class Stream:
 
     # What the proxy said
 
-    def _begin(self, request: Request, kind: _Kind, now: float) -> None:
+    def _begin(self, request: Request, kind: Kind, now: float) -> None:
         """Take the first request for a type: what a proxy that comes back still has is not sent again."""
         wildcard = request.type_url in WILDCARD_TYPES
         kind.requested = True
@@ -145,7 +107,7 @@ class Stream:
             for name in kind.leftover:
                 self._touch_owner(LDS, name, now)
 
-    def _resubscribe(self, request: Request, kind: _Kind, now: float) -> None:
+    def _resubscribe(self, request: Request, kind: Kind, now: float) -> None:
         for name in request.unsubscribe:
             kind.subscribed.discard(name)
             kind.forget(name)
@@ -157,7 +119,7 @@ class Stream:
             kind.absent.add(name)
             self._touch_owner(request.type_url, name, now)
 
-    def _answered(self, request: Request, kind: _Kind, now: float) -> set[str]:
+    def _answered(self, request: Request, kind: Kind, now: float) -> set[str]:
         sent = kind.unanswered.pop(request.nonce, {})
         owners = {self._catalogue.owner(request.type_url, name) for name in sent}
         for name, version in sent.items():
@@ -193,7 +155,7 @@ class Stream:
 
     # What it is sent
 
-    def _offer_backends(self, key: str, batches: dict[str, _Batch]) -> set[str]:
+    def _offer_backends(self, key: str, batches: dict[str, Batch]) -> set[str]:
         """Offer clusters and endpoints, but for the clusters whose names are returned: routes must leave them first."""
         service = self._catalogue.service(key)
         held = {entry.resource.name for entry in service.endpoints if self._waits_to_empty(entry)}
@@ -203,7 +165,7 @@ class Stream:
                     self._offer(type_url, entry, batches)
         return held
 
-    def _offer_routes(self, key: str, held: set[str], batches: dict[str, _Batch]) -> None:
+    def _offer_routes(self, key: str, held: set[str], batches: dict[str, Batch]) -> None:
         """Offer listeners and routes when what they may name is there; when they are in force, what was held back."""
         if not all(self._usable(type_url, self._entries(key, type_url), held) for type_url in (CDS, EDS)):
             return
@@ -217,7 +179,7 @@ class Stream:
                 if entry.resource.name in held:
                     self._offer(type_url, entry, batches)
 
-    def _offer(self, type_url: str, entry: Entry, batches: dict[str, _Batch]) -> None:
+    def _offer(self, type_url: str, entry: Entry, batches: dict[str, Batch]) -> None:
         """Send the entry if the proxy wants it, does not have it, has not refused it and is not being sent it."""
         kind = self._kinds[type_url]
         name = entry.resource.name
@@ -241,9 +203,11 @@ class Stream:
         have become none, and would wait for the routes, which wait for the cluster.
         """
         endpoints = self._kinds[EDS]
+        if self._catalogue.entry(EDS, cluster) is None:
+            return True
         return cluster not in endpoints.in_flight and (endpoints.requested or cluster not in self._kinds[CDS].known)
 
-    def _remove(self, type_url: str, name: str, batch: _Batch) -> None:
+    def _remove(self, type_url: str, name: str, batch: Batch) -> None:
         kind = self._kinds[type_url]
         if self._catalogue.entry(type_url, name) is not None:
             kind.leftover.discard(name)
@@ -251,20 +215,20 @@ class Stream:
             kind.in_flight[name] = None
             batch.removals.append(name)
 
-    def _deny_endpoints(self, batch: _Batch) -> None:
+    def _deny_endpoints(self, batch: Batch) -> None:
         """Answer for clusters that were withdrawn on their way: they warm, and hold all others, until there is one."""
         kind = self._kinds[EDS]
         absent, kind.absent = kind.absent, set()
         for name in absent:
             self._remove(EDS, name, batch)
 
-    def _remove_listeners(self, batch: _Batch) -> None:
+    def _remove_listeners(self, batch: Batch) -> None:
         for name in tuple(self._kinds[LDS].leftover):
             owner = self._catalogue.owner(LDS, name)
             if owner is None or self._routed(owner):
                 self._remove(LDS, name, batch)
 
-    def _remove_clusters(self, batch: _Batch, now: float) -> None:
+    def _remove_clusters(self, batch: Batch, now: float) -> None:
         """Remove clusters that nothing names any more: not the key's routes, and no listener that still drains."""
         listeners = self._kinds[LDS]
         if not listeners.requested or listeners.leftover or now < self._drained_at:
@@ -274,13 +238,13 @@ class Stream:
             if self._routed(owner) if owner is not None else not self.pending:
                 self._remove(CDS, name, batch)
 
-    def _responses(self, type_url: str, batch: _Batch) -> Iterator[bytes]:
+    def _responses(self, type_url: str, batch: Batch) -> Iterator[bytes]:
         kind = self._kinds[type_url]
         greet = kind.requested and not kind.greeted and not (type_url == LDS and self._starting())
         if not batch.upserts and not batch.removals and not greet:
             return
         kind.greeted = True
-        messages: list[tuple[list[Entry], list[str]]] = [(group, []) for group in _split(batch.upserts, kind.suspects)]
+        messages: list[tuple[list[Entry], list[str]]] = [(group, []) for group in split(batch.upserts, kind.suspects)]
         if batch.removals or not messages:
             messages.append(([], batch.removals))
         for entries, removals in messages:
@@ -331,7 +295,7 @@ class Stream:
         gone = any(self._catalogue.owner(LDS, name) == key for name in self._kinds[LDS].leftover)
         return not gone and all(self._has(key, type_url) for type_url in TYPES)
 
-    def _refused(self, kind: _Kind, entry: Entry) -> bool:
+    def _refused(self, kind: Kind, entry: Entry) -> bool:
         refusal = kind.rejected.get(entry.resource.name)
         return refusal is not None and refusal[0] == entry.version and kind.known.get(entry.resource.name) != refusal[0]
 
@@ -348,23 +312,3 @@ class Stream:
         owner = self._catalogue.owner(type_url, name)
         if owner is not None:
             self._touch(owner, now)
-
-
-def _split(entries: list[Entry], suspects: set[str]) -> list[list[Entry]]:
-    """Return the entries as they go into responses: suspects of each key apart, and none too large.
-
-    A refusal is about a whole response. Sent again key by key, it shows whose it is.
-    """
-    groups: list[list[Entry]] = []
-    apart: dict[str, list[Entry]] = {}
-    size = _MAX_RESPONSE_BYTES
-    for entry in entries:
-        if entry.resource.name in suspects:
-            apart.setdefault(entry.key, []).append(entry)
-            continue
-        if size + len(entry.part) > _MAX_RESPONSE_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(entry)
-        size += len(entry.part)
-    return [*groups, *apart.values()]
