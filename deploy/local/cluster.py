@@ -1,4 +1,4 @@
-"""A real one-node Kubernetes on a bare Linux machine: up, down, status, load, images, kubeconfig, exec.
+"""A real one-node Kubernetes on a bare Linux machine: up, down, status, load, images, run, kubeconfig, exec.
 
 Everything runs in namespaces that no packet leaves; the host reaches the API server on 127.0.0.1 only. One process is
 the cluster: `down` ends it, and nothing is left but the cache.
@@ -26,7 +26,7 @@ import pki
 import report
 from components import Tools
 from layout import Layout
-from progress import Refusal, say, step
+from progress import NO_CLUSTER_HERE, Refusal, say, step
 
 DNS_QUESTION = (
     bytes.fromhex("1234 0100 0001 0000 0000 0000")  # an id, recursion wished, one question
@@ -168,6 +168,39 @@ def run_inside(where: Layout, command: list[str]) -> int:
     return subprocess.run([*life.enter(where), *command], check=False).returncode
 
 
+def after_dashes(argv: list[str]) -> list[str]:
+    """A command line without the `--` in front of it."""
+    return argv[1:] if argv[:1] == ["--"] else argv
+
+
+def run(where: Layout, command: list[str]) -> int:
+    """Runs a command against a cluster with our images: the one that KUBECONFIG names, else the local one.
+
+    A local cluster that was not up before is taken down afterwards.
+
+    Returns:
+        The command's exit code, save that 3 is told as 1: 3 means that this machine can have no cluster.
+    """
+    if not command:
+        raise Refusal("Say what to run: `cluster.py run -- pytest tests/e2e`.")
+    given = os.environ.get("KUBECONFIG")
+    was_up = life.recorded(where) is not None
+    if given:
+        say(f"Using the cluster of KUBECONFIG={given}")
+    else:
+        with lock(where, where.cgroup):
+            up(where)
+    try:
+        with lock(where, "images"):
+            images.build_and_load(where, [])
+        kubeconfig = given or str(where.kubeconfig)
+        code = subprocess.run(command, env={**os.environ, "KUBECONFIG": kubeconfig}, check=False).returncode
+    finally:
+        if not given and not was_up:
+            down(where)
+    return 1 if code == NO_CLUSTER_HERE else code
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Reads the command line; gives the exit code: 0, 1 for a refusal, 3 when this machine can have no cluster."""
     parser = argparse.ArgumentParser(
@@ -182,6 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     building.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(images.TARGETS)}")
     loading = commands.add_parser("load", help="load an image into it")
     loading.add_argument("image", help="a tar of an image, or the name of one that buildah has")
+    running = commands.add_parser("run", help="run a command with KUBECONFIG set; bring the cluster up if it is not")
+    running.add_argument("argv", nargs=argparse.REMAINDER)
     executing = commands.add_parser("exec", help="run a command inside the node")
     executing.add_argument("argv", nargs=argparse.REMAINDER)
     chosen = parser.parse_args(arguments)
@@ -194,7 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
             case "kubeconfig":
                 say(str(where.kubeconfig))
             case "exec":
-                return run_inside(where, [a for a in chosen.argv if a != "--" or a is not chosen.argv[0]])
+                return run_inside(where, after_dashes(chosen.argv))
+            case "run":
+                return run(where, after_dashes(chosen.argv))
             case "up" | "down":
                 with lock(where, where.cgroup):
                     up(where) if chosen.command == "up" else down(where)
