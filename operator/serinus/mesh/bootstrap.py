@@ -16,10 +16,10 @@ STATS = (
     # The clusters of managed Services, by which variants are judged; ``retry.`` holds tries that were made good.
     (
         r"cluster\.[^.]+\|(stable|candidate)\.("
-        r"upstream_rq_(completed|total|active|timeout|pending_overflow|retry|retry_success|retry_limit_exceeded|time"
-        r"|[1-5]xx|[1-5]\d\d)"
+        r"upstream_rq_(completed|total|active|time|timeout|per_try_timeout|rx_reset|[1-5]xx|[1-5]\d\d"
+        r"|retry|retry_success|retry_limit_exceeded|pending_(overflow|failure_eject))"
         r"|retry\.upstream_rq_(completed|[1-5]xx)"
-        r"|upstream_cx_(connect_fail|none_healthy|active|destroy_with_active_rq)"
+        r"|upstream_cx_(connect_fail|none_healthy|active|destroy(_remote)?_with_active_rq)"
         r"|membership_(healthy|total)"
         r"|grpc\.(\d+|success|failure|total))"
     ),
@@ -28,9 +28,9 @@ STATS = (
         r"http\.(inbound|outbound)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
         r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))"
     ),
-    # Whether it lives, and is up to date.
-    # Read by the answers to probes that were taken over.
+    # Read by the sidecar itself, to answer probes that it took over.
     r"cluster\.probe-\d+\.membership_(healthy|total|degraded)",
+    # Whether it lives, and is up to date.
     r"server\.(live|state|uptime|memory_allocated|initialization_time_ms)",
     r"control_plane\.connected_state",
     r"cluster_manager\.(cds\.update_(success|rejected)|active_clusters|warming_clusters)",
@@ -74,6 +74,8 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
         serinus.mesh.schema.SchemaError: Envoy would refuse it; a sentence that names the place.
     """
     host, _, port = settings.xds_address.rpartition(":")
+    if not host or not port.isdigit():
+        raise schema.SchemaError(f'the ADS server\'s address "{settings.xds_address}" is not "host:port"')
     data: dict[str, Any] = render(
         "envoy/bootstrap.json.j2",
         admin_socket=sidecar.ADMIN_SOCKET,

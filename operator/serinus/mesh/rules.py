@@ -49,6 +49,29 @@ def violation(message: Message, pool: DescriptorPool) -> str | None:
     return next(_violations(message, "", pool), None)
 
 
+def unknown(descriptor: Any, pool: DescriptorPool) -> Iterator[str]:
+    """Yield each kind of rule on ``descriptor``'s fields that this module does not know, as ``field: kind.rule``."""
+    for field, rule in _plan(descriptor, pool).fields:
+        for kind, each in _parts(rule):
+            for option, _ in each.ListFields():
+                known = option.name in _HANDLED or (kind, option.name) in _CHECKS
+                if not known and not (kind in _NUMBERS and option.name in _BOUNDS):
+                    yield f"{field.full_name}: {kind}.{option.name}"
+
+
+def _parts(rule: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the scalar rules in a rule, with their kinds: its own, and those for items, keys and values."""
+    kind = rule.WhichOneof("type") if rule is not None else None
+    if kind is None:
+        return
+    part = getattr(rule, kind)
+    inner = [name for name in ("items", "keys", "values") if kind in ("repeated", "map") and hasattr(part, name)]
+    for name in inner:
+        yield from _parts(getattr(part, name))
+    if not inner:
+        yield kind, part
+
+
 def _plan(descriptor: Any, pool: DescriptorPool) -> _Plan:
     """Return the rules of a message type, read from its options once."""
     if (known := _plans.get(descriptor)) is not None:
