@@ -200,12 +200,19 @@ def test_headers(header, expected):
 @pytest.mark.parametrize(
     ("regex", "words"),
     [
-        pytest.param("/a(", "is not valid", id="not an expression at all"),
+        pytest.param("/a(", "is not a valid regular expression", id="not an expression at all"),
         pytest.param("/(?=a)", 'has "(?="', id="look-ahead"),
         pytest.param("/(?<!a)b", 'has "(?<!"', id="look-behind"),
         pytest.param(r"/(a)\1", r'has "\1"', id="a back-reference"),
         pytest.param("/a++", 'has "++"', id="a possessive quantifier"),
         pytest.param("/(?>a)", 'has "(?>"', id="an atomic group"),
+        pytest.param("/(?#a)b", 'has "(?#a)"', id="a comment"),
+        pytest.param("/(?x: a )", 'has "(?x:"', id="a flag of Python's own"),
+        pytest.param(r"/\u0041", r'has "\u"', id="an escape of Python's own"),
+        pytest.param(r"/[\u0041]", r'has "\u"', id="the same inside a set"),
+        pytest.param(r"/\é", r'has "\é"', id="an escaped letter"),
+        pytest.param("/a{1001}", "repeats up to 1001 times", id="too many repeats"),
+        pytest.param("/((a{20}){1,20}){20}", "repeats up to 8000 times", id="too many repeats, nested"),
     ],
 )
 def test_an_expression_that_envoy_would_refuse_is_refused_with_the_route_that_has_it(regex, words):
@@ -215,7 +222,9 @@ def test_an_expression_that_envoy_would_refuse_is_refused_with_the_route_that_ha
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("regex", [r"/\d+/[a-z]+?", r"/a\\+", r"/(?P<x>a|b)", r"/(?i:a)", r"/[+]+"])
+@pytest.mark.parametrize(
+    "regex", [r"/\d+/[a-z]+?", r"/a\\+", r"/(?P<x>a|b)", r"/(?i:a)", r"/[*+]+", r"/[]a]", r"/x{,3}", r"/\x41\.", "/é"]
+)
 def test_an_expression_of_both_dialects_is_taken(regex):
     assert match_of(path={"regex": regex}, methods=["GET"])[0]["safe_regex"] == {"regex": regex}
 

@@ -1,11 +1,11 @@
 """The routes of one Service port, decided: who gets a request by weight, what is tried again, how long it may take."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from serinus.api.base import seconds
 from serinus.api.trafficpolicy import HeaderMatch, Match, PathMatch, Retries, Route, StringMatch, TrafficPolicySpec
+from serinus.mesh import re2
 from serinus.mesh.model import PortState, cluster_name
 from serinus.mesh.schema import SchemaError
 from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED
@@ -16,7 +16,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _UNSEEN = ("connect-failure", "refused-stream", "reset-before-request", "retriable-headers")
 """Failures before any app has seen the request; ``retriable-headers`` are the marks of the server's sidecar."""
 _RETRIES = 2
-_NOT_RE2 = re.compile(r"\(\?(?:<?[=!]|P=|>|\(|#)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z|g<)|[*+?}]\+")
 
 Group = tuple[tuple[str, int], ...]
 
@@ -141,16 +140,8 @@ def _string(route: str, match: StringMatch) -> dict[str, Any]:
 
 
 def _regex(route: str, regex: str) -> dict[str, str]:
-    """Return the expression for Envoy, if RE2 is sure to take it: it must be one for Python too, without extras."""
-    try:
-        re.compile(regex)
-    except re.error as error:
-        raise SchemaError(f'route "{route}": the regular expression "{regex}" is not valid: {error}') from error
-    if (extra := _NOT_RE2.search(regex)) is not None:
-        raise SchemaError(
-            f'route "{route}": the regular expression "{regex}" has "{extra[0]}", which RE2 does not know; '
-            "write it without look-around, back-references and possessive quantifiers"
-        )
+    if (fault := re2.fault(regex)) is not None:
+        raise SchemaError(f'route "{route}": the regular expression "{regex}" {fault}')
     return {"regex": regex}
 
 
