@@ -148,9 +148,7 @@ def restoring(stage: str, **parts: object) -> Snapshot:
     ),
     Case(
         "a mixture that was held before the adoption is left to a person",
-        a_snapshot(
-            a_status(None, stable=None), target=a_target("v3"), replicasets=(a_set("v1", 3), a_set("v2", 2))
-        ),
+        a_snapshot(a_status(None, stable=None), target=a_target("v3"), replicasets=(a_set("v1", 3), a_set("v2", 2))),
         None,
         Reason.WAITING,
         ("kubectl rollout resume deployment/web",),
@@ -1194,6 +1192,26 @@ def test_a_newer_template_does_not_turn_a_candidate_that_is(stage):
         before.status.run.stage,
         before.status.run.weight,
     )
+
+
+@pytest.mark.parametrize("stage", ["adopted", "rolling out natively"])
+def test_a_template_that_is_set_back_waits_for_the_stable_pods_when_the_candidate_is(stage):
+    few = replace(STAGES_BEYOND[stage], target=a_target("v1", paused=True), pods=pods("v1", 3) + pods("v2", 4))
+    assert look(few).status.phase is PROMOTING
+    enough = look(replace(few, pods=pods("v1", 4) + pods("v2", 4)))
+    assert enough.status.run is not None
+    assert (enough.status.phase, enough.status.run.cause) == (ROLLING_BACK, "Aborted")
+
+
+@pytest.mark.parametrize("held", ["v1", "v3"])
+def test_a_native_rollout_that_has_not_begun_makes_room_for(held):
+    decision = look(promoting(plan.NATIVE, run_native=True, target=a_target(held, paused=True)))
+    assert decision.status.phase is ROLLING_BACK
+
+
+def test_pods_that_the_target_has_taken_do_not_hold_up_a_rollback():
+    taken = {"replicasets": (a_set("v1"), a_set("v2", 2)), "pods": pods("v1", 4) + pods("v2", 2)}
+    assert look(rolling_back(plan.DRAIN, Reason.ABORTED, target=a_target("v1"), **taken)).status.phase is READY
 
 
 def test_a_promotion_beneath_a_newer_template_ends_when_all_pods_are_of_the_judged_revision():

@@ -47,6 +47,16 @@ FAILED = a_snapshot(a_status(Phase.FAILED, a_run("", weight=0), rejected=V2))
 DELETED = meta(deleted_at=ago(1))
 
 
+def mixed(old: int, judged: int, ready: int, held: str = "v3") -> Snapshot:
+    """Beneath a newer template the target has pods of the stable and of the judged revision, so many of these ready."""
+    return adopted(
+        plan.NATIVE,
+        replicasets=(a_set("v1", old), a_set("v2", judged)),
+        target=a_target(held),
+        pods=pods("v1", old) + pods("v2", ready) + pods("v2", judged, ready=False)[ready:],
+    )
+
+
 @pytest.mark.parametrize(
     ("snapshot", "route"),
     [
@@ -94,11 +104,6 @@ def test_an_idle_canary_wants_its_label_and_nothing_else():
         pytest.param({"service": Service("web", "headless")}, "", id="is left as it is when the Service is unusable"),
         pytest.param({"rival": "web-old"}, "", id="belongs to the older Canary"),
         pytest.param({"meta": DELETED}, None, id="goes with the Canary"),
-        pytest.param(
-            {"meta": DELETED, "target": a_target("v1", paused=True)},
-            "",
-            id="stays until the stable template is released, for no one would release it afterwards",
-        ),
         pytest.param({"meta": DELETED, "target": a_target("v2")}, None, id="goes from a template that stays held"),
         pytest.param(
             {"status": a_status(None, stable=None), "target": a_target("v3")},
@@ -213,8 +218,14 @@ def test_nothing_is_handed_over_when(snapshot: Snapshot) -> None:
         pytest.param(adopted(plan.RELEASE), id="the judged one after the hand-over"),
         pytest.param(adopted(plan.RELEASE, target=a_target("v2", break_glass=True)), id="the judged one, for good"),
         pytest.param(promoting(plan.NATIVE), id="the judged one for the native rollout"),
+        pytest.param(
+            promoting(plan.NATIVE, target=a_target("v1", paused=True)), id="set back in the middle of a native rollout"
+        ),
         pytest.param(replace(adopted(plan.RELEASE), meta=DELETED), id="the judged one while the Canary is deleted"),
-        pytest.param(a_snapshot(target=a_target("v1", paused=True), meta=DELETED), id="the stable one before we go"),
+        pytest.param(
+            a_snapshot(target=a_target("v1", paused=True, labelled=False), meta=DELETED),
+            id="the stable one before we go, though the label went first",
+        ),
     ],
 )
 def test_the_target_is_released_with_a_template_that_is(snapshot: Snapshot) -> None:
@@ -235,28 +246,26 @@ def test_the_target_is_released_with_a_template_that_is(snapshot: Snapshot) -> N
         pytest.param(DRAINING, id="rolled back"),
         pytest.param(a_snapshot(target=a_target("v1", paused=True, break_glass=True)), id="a person's by break-glass"),
         pytest.param(a_snapshot(a_status(None, stable=None), target=a_target("v1", paused=True)), id="not ours yet"),
+        pytest.param(mixed(4, 1, 1), id="newer than what rolls out natively"),
     ],
 )
 def test_the_target_stays_paused_with_a_template_that_is(snapshot: Snapshot) -> None:
     assert project(snapshot).release is None
 
 
-def test_a_mixture_is_finished_towards_the_judged_revision():
-    mixed = {"replicasets": (a_set("v1", 1), a_set("v2", 3)), "target": a_target("v3")}
-    snapshot = adopted(plan.RELEASE, **mixed, pods=pods("v1", 1) + pods("v2", 3))
-    assert project(snapshot).scale == ((a_set("v2", 3), REPLICAS),)
-    whole = replace(snapshot, replicasets=(a_set("v1", 1), a_set("v2")), pods=pods("v1", 1) + pods("v2", 4))
-    assert project(whole).scale == ((a_set("v1", 1), 0),)
-
-
-def test_old_pods_stay_until_the_judged_ones_are_ready():
-    snapshot = adopted(
-        plan.RELEASE,
-        replicasets=(a_set("v1", 2), a_set("v2")),
-        target=a_target("v3"),
-        pods=pods("v1", 2) + pods("v2", 3) + pods("v2", 1, ready=False),
-    )
-    assert project(snapshot).scale == ()
+@pytest.mark.parametrize(
+    ("snapshot", "scale"),
+    [
+        pytest.param(mixed(4, 1, 1), ((a_set("v2", 1), 2),), id="the judged one grows while it is the smaller one"),
+        pytest.param(mixed(3, 2, 1), (), id="it does not grow faster than its pods become ready"),
+        pytest.param(mixed(2, 3, 3), ((a_set("v1", 2), 1),), id="then the others shrink, as far as it can stand in"),
+        pytest.param(mixed(2, 3, 2), (), id="others do not shrink before it can stand in"),
+        pytest.param(mixed(1, 4, 4), ((a_set("v1", 1), 0),), id="and in the end they go"),
+        pytest.param(mixed(1, 4, 4, "v1"), (), id="a template that was set back is the controller's own business"),
+    ],
+)
+def test_a_mixture_is_finished_towards_the_judged_revision(snapshot: Snapshot, scale: tuple[object, ...]) -> None:
+    assert project(snapshot).scale == scale
 
 
 def test_scale_in_is_frozen_in_a_run_and_not_after_it():

@@ -126,31 +126,37 @@ def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: dateti
     status = snapshot.status
     if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK) or _is_final(snapshot, run, target):
         return None
+    if status.stable and target.revision == status.stable.revision:
+        message = f"the template was set back to the stable revision {target.revision}; the run ends"
+        return moves.roll_back(status, Reason.ABORTED, message, now)
     if target.break_glass or not target.paused:
         why = "break-glass is set on the target" if target.break_glass else "the target was released past the hold"
         return moves.roll_back(status, Reason.BYPASSED, f"{why}; it rolls out by itself, the run ends", now)
     if target.revision == run.revision:
         return None
-    if status.stable and target.revision == status.stable.revision:
-        message = f"the template was set back to the stable revision {target.revision}; the run ends"
-        return moves.roll_back(status, Reason.ABORTED, message, now)
     message = f"revision {target.revision} takes the place of {run.revision}; it gets a run of its own"
     return moves.roll_back(status, Reason.SUPERSEDED, message, now)
 
 
 def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
-    """Whether the target has begun to take the candidate over, so that a run ends as a promotion whatever is held."""
-    if snapshot.status.phase is not Phase.PROMOTING or run.stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
+    """Whether the target has begun to take the candidate over, so that the run ends as a promotion whatever is held."""
+    stage, stable = run.stage, snapshot.status.stable
+    if snapshot.status.phase is not Phase.PROMOTING or stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
         return False
-    passed_by = target.revision != run.revision and not target.paused
-    return not passed_by and not _adoption_lost(snapshot, run, target)
+    if target.revision == run.revision:
+        return target.paused or stage != plan.ADOPT or _taken(snapshot)
+    set_back = stable is not None and target.revision == stable.revision
+    if set_back and stage != plan.RELEASE and (stage == plan.NATIVE or _taken(snapshot)):
+        return snapshot.ready_of(target.revision) < target.replicas
+    if not target.paused:
+        return False
+    return stage == plan.RELEASE or _taken(snapshot)
 
 
-def _adoption_lost(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
-    """Whether another template arrived before the target took the twin, so that the twin is still ours to withdraw."""
-    twin = snapshot.twin
-    ours = twin is not None and twin.owner_uid == snapshot.meta.uid
-    return run.stage == plan.ADOPT and ours and (target.revision != run.revision or not target.paused)
+def _taken(snapshot: Snapshot) -> bool:
+    """Whether the target's controller has a ReplicaSet of the candidate's revision with pods: the twin, or its own."""
+    run = snapshot.status.run
+    return any(run is not None and rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
 
 
 def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -> Move:
@@ -194,11 +200,11 @@ def _adopt(snapshot: Snapshot, target: Target, now: datetime) -> Move:
 
 def _serving(snapshot: Snapshot, target: Target) -> str:
     """Return the one revision that all the target's pods are of and that is ready; empty when there is none."""
-    own = [rs for rs in snapshot.replicasets if rs.owner_uid == target.uid and rs.replicas]
+    own = {rs.revision for rs in snapshot.targets_own if rs.replicas}
     if len(own) != 1:
         return ""
-    ready = sum(pod.ready and pod.pod_hash == own[0].pod_hash for pod in snapshot.pods)
-    return own[0].revision if ready >= target.replicas else ""
+    (serving,) = own
+    return serving if snapshot.ready_of(serving) >= target.replicas else ""
 
 
 def _same(status: CanaryStatus, target: Target) -> Move:

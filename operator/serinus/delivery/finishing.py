@@ -82,7 +82,7 @@ def _adopt(
     twin = snapshot.twin
     if twin is None or twin.owner_uid != target.uid:
         return Move(status, Reason.PROMOTING, "the target adopts the candidate's ReplicaSet", (), TICK_S)
-    others = sum(rs.replicas for rs in snapshot.replicasets if rs.owner_uid == target.uid and rs.uid != twin.uid)
+    others = sum(rs.replicas for rs in snapshot.targets_own if rs.uid != twin.uid)
     if others:
         message = f"the target's controller takes the judged pods over; {others} older pods leave"
         return Move(status, Reason.PROMOTING, message, (), TICK_S)
@@ -94,8 +94,11 @@ def _release(
     snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunStatus, target: Target, now: datetime
 ) -> Move:
     whole = target.revision == run.revision and not target.paused and target.settled
-    if not whole and not (target.revision != run.revision and _only_judged(snapshot, run, target)):
+    if not whole and not (target.revision != run.revision and target.paused and _only_judged(snapshot, run, target)):
+        set_back = status.stable is not None and target.revision == status.stable.revision
         message = f"the target's controller finishes its rollout of revision {run.revision}"
+        if set_back:
+            message = f"the template was set back; the target's controller goes back to revision {target.revision}"
         if since(run.stage_since, now) > seconds(spec.progress_deadline):
             message += f", for longer than {spec.progress_deadline}; traffic stays on the judged pods"
             return Move(status, Reason.PROGRESS_DEADLINE, message, (), TICK_S, stalled=True)
@@ -109,9 +112,8 @@ def _release(
 
 def _only_judged(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
     """Whether, beneath a newer template that is held, all the target's pods are of the revision that was judged."""
-    own = [rs for rs in snapshot.replicasets if rs.owner_uid == target.uid and rs.replicas]
-    ready = sum(pod.ready and pod.pod_hash in {rs.pod_hash for rs in own} for pod in snapshot.pods)
-    return bool(own) and all(rs.revision == run.revision for rs in own) and ready >= target.replicas
+    own = {rs.revision for rs in snapshot.targets_own if rs.replicas}
+    return own == {run.revision} and snapshot.ready_of(run.revision) >= target.replicas
 
 
 _STAGES = {
@@ -158,7 +160,7 @@ def rolling_back(snapshot: Snapshot, run: RunStatus, target: Target | None, now:
             return Move(status, Reason.ROLLING_BACK, f"{run.cause_message}; {message}", (), TICK_S)
         changed = moves.enter(status, Phase.ROLLING_BACK, plan.DRAIN, now)
         return Move(changed, Reason.ROLLING_BACK, f"{run.cause_message}; the candidate's pods drain", (), 0)
-    if snapshot.twins or snapshot.candidates:
+    if snapshot.twins or any(pod.tracked for pod in snapshot.candidates):  # what the target has taken stays, untracked
         return Move(status, Reason.ROLLING_BACK, f"{run.cause_message}; the candidate's pods drain", (), TICK_S)
     return _after_rollback(status, run, target, now)
 

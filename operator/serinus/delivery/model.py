@@ -155,6 +155,16 @@ class Snapshot:
         return tuple(rs for rs in self.replicasets if rs.owner_uid == self.meta.uid)
 
     @property
+    def targets_own(self) -> tuple[ReplicaSet, ...]:
+        """All ReplicaSets that the target owns."""
+        return tuple(rs for rs in self.replicasets if self.target and rs.owner_uid == self.target.uid)
+
+    def ready_of(self, revision: str) -> int:
+        """Return how many pods of a revision in the target's own ReplicaSets are ready."""
+        hashes = {rs.pod_hash for rs in self.targets_own if rs.revision == revision}
+        return sum(pod.ready and not pod.terminating and pod.pod_hash in hashes for pod in self.pods)
+
+    @property
     def candidates(self) -> tuple[Pod, ...]:
         """The pods of the present run's candidate that are not about to end."""
         run = self.status.run

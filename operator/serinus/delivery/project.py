@@ -72,11 +72,10 @@ def project(snapshot: Snapshot) -> Desired:
     usable = snapshot.spec is not None and not snapshot.problems and not snapshot.rival
     if snapshot.rival:
         return Desired(commands_done=_done(snapshot))
-    release = _release(snapshot, phase, run)
     desired = Desired(
         route=None if gone else _route(phase, run, snapshot),
-        label=_label(snapshot, gone=gone, releasing=release is not None),
-        release=release,
+        label=None if gone else _label(snapshot),
+        release=_release(snapshot, phase, run),
         commands_done=_done(snapshot),
         freeze=run is not None and not _cleaning(phase, run),
     )
@@ -85,10 +84,8 @@ def project(snapshot: Snapshot) -> Desired:
     return _with_objects(snapshot, desired, phase, run, target)
 
 
-def _label(snapshot: Snapshot, *, gone: bool, releasing: bool) -> str | None:
+def _label(snapshot: Snapshot) -> str | None:
     """Return what becomes of the label on the target, by which its changes are held."""
-    if gone:
-        return "" if releasing else None  # without the label nobody could tell later that it is ours to release
     service, target = snapshot.service, snapshot.target
     if service is None or service.unusable or target is None or snapshot.problems:
         return ""
@@ -186,27 +183,43 @@ def _release(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> 
         return None
     if run is None:
         known = target.revision in (status.stable.revision, status.released) and not target.break_glass
-        return target if known and phase in (Phase.READY, Phase.FAILED) and target.labelled else None
-    judged = phase is Phase.PROMOTING and run.stage in (plan.RELEASE, plan.NATIVE) and target.revision == run.revision
-    return target if judged else None
+        ours = target.labelled or bool(snapshot.meta.deleted_at)  # the label goes first, the pause was ours
+        return target if known and phase in (Phase.READY, Phase.FAILED) and ours else None
+    if phase is not Phase.PROMOTING:
+        return None
+    judged = target.revision == run.revision and run.stage in (plan.RELEASE, plan.NATIVE)
+    set_back = target.revision == status.stable.revision and run.stage == plan.NATIVE
+    return target if judged or set_back else None
 
 
 def _judged_only(
     snapshot: Snapshot, phase: Phase | None, run: RunStatus, target: Target
 ) -> list[tuple[ReplicaSet, int]]:
-    """Return the scalings that finish a promotion towards the judged revision beneath a newer, held template."""
+    """Return the scalings that finish a promotion towards the judged revision beneath a newer, held template.
+
+    The target's controller keeps a held mixture at the wish plus its surge: what is missing it adds to the largest
+    ReplicaSet, what is too much it takes from there. So the judged one grows by one until it is the largest, as fast as
+    its pods become ready, and then the others shrink.
+    """
     if phase is not Phase.PROMOTING or run.stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
         return []
-    if target.revision == run.revision or not target.paused:
+    stable = snapshot.status.stable
+    if target.revision == run.revision or not target.paused or (stable and target.revision == stable.revision):
         return []
-    own = [rs for rs in snapshot.replicasets if rs.owner_uid == target.uid]
-    judged = [rs for rs in own if rs.revision == run.revision]
-    if not judged:
+    judged = next((rs for rs in snapshot.targets_own if rs.revision == run.revision and rs.replicas), None)
+    others = [rs for rs in snapshot.targets_own if rs.revision != run.revision and rs.replicas]
+    if judged is None or not others:
         return []
-    ready = sum(p.ready and p.pod_hash == judged[0].pod_hash for p in snapshot.pods)
-    scale = [(judged[0], target.replicas)] if judged[0].replicas != target.replicas else []
-    others = [(rs, 0) for rs in own if rs.revision != run.revision and rs.replicas]
-    return scale + (others if ready >= target.replicas else [])
+    ready = snapshot.ready_of(run.revision)
+    if judged.replicas < max(rs.replicas for rs in others):
+        return [(judged, judged.replicas + 1)] if ready >= judged.replicas else []
+    scale, keep = [], max(0, target.replicas - ready)
+    for rs in others:
+        size = min(rs.replicas, keep)
+        keep -= size
+        if size != rs.replicas:
+            scale.append((rs, size))
+    return scale
 
 
 def _done(snapshot: Snapshot) -> tuple[str, ...]:
