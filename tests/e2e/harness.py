@@ -191,7 +191,12 @@ class App:
             + [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
             + [{"name": key, "value": value} for key, value in sorted(env.items())],
             "ports": [{"name": "http", "containerPort": 8080}],
-            "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+            "readinessProbe": {
+                "httpGet": {"path": "/healthz", "port": "http"},
+                "periodSeconds": 1,
+                "timeoutSeconds": 5,
+                "failureThreshold": 3,
+            },
             "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},
         }
         return {
