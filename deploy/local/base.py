@@ -1,5 +1,6 @@
 """buildah, and the image that the others start from: from a registry when one answers, else made with debootstrap."""
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +18,9 @@ SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "iptables", "python3", "python3-venv")
 UPSTREAM = f"debian:{SUITE}-slim"
 ANSWER_WITHIN_S = 3
+APART = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /var/lib/containers 2>/dev/null; exec "$@"', "sh"]
+"""buildah's mounts end with it, also when it is interrupted, and what it keeps for other storages is not written."""
+
 UNWANTED = (
     "usr/share/doc",
     "usr/share/man",
@@ -138,8 +142,15 @@ def save(where: Layout, name: str, tar: Path) -> None:
 
 def buildah(where: Layout, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs buildah on a storage of our own in the cache."""
+    scratch = where.cache / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
     ran = subprocess.run(
-        _command(where, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        _command(where, *arguments),
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if check and ran.returncode != 0:
         raise Refusal(f"buildah {arguments[0]} failed: {ran.stderr.strip()[-600:]}")
@@ -149,4 +160,4 @@ def buildah(where: Layout, *arguments: str, check: bool = True) -> subprocess.Co
 def _command(where: Layout, *arguments: str) -> list[str]:
     driver = "vfs" if life.snapshotter(where.cache) == "native" else "overlay"
     storage = ["--root", str(where.cache / "buildah"), "--runroot", str(where.cache / "buildah-run")]
-    return ["buildah", *storage, "--storage-driver", driver, *arguments]
+    return [*APART, "buildah", *storage, "--storage-driver", driver, *arguments]

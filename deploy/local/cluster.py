@@ -87,7 +87,6 @@ def listen(where: Layout) -> socket.socket:
 def up(where: Layout) -> None:
     """Brings the cluster up, or finds it up, and waits until it can run pods."""
     began = time.monotonic()
-    packages.require_possible()
     if life.recorded(where) is not None:
         _wait_until_ready(where)
         say(f"The cluster is up: export KUBECONFIG={where.kubeconfig}")
@@ -131,19 +130,19 @@ def _wait_until_ready(where: Layout) -> None:
     api = kube.Api(where.pki, int(where.port_file.read_text()))
     with step("API server"):
         _wait(where, 90, "the API server answers", lambda: api.request("/readyz") == b"ok")
+        for thing in components.dns_objects():
+            api.apply(thing)
+        where.dns_file.touch()
     with step("node Ready"):
         _wait(where, 90, "the node is Ready", lambda: kube.node_ready(api, layout.NODE_NAME))
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         _wait(where, 30, "pods have a service account", lambda: bool(api.get(account)))
     with step("DNS"):
-        for thing in components.dns_objects():
-            api.apply(thing)
         _wait(where, 60, "names are answered", lambda: _succeeds(where, sys.executable, "-c", ASK_DNS))
 
 
 def down(where: Layout) -> None:
     """Ends the cluster and removes every trace of it but the cache."""
-    packages.require_possible()
     was_up = life.recorded(where) is not None
     with step("ending the node"):
         life.end(where)
@@ -188,6 +187,7 @@ def run(where: Layout, command: list[str]) -> int:
     if given:
         say(f"Using the cluster of KUBECONFIG={given}")
     else:
+        packages.require_possible()
         with lock(where, where.cgroup):
             up(where)
     try:
@@ -233,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "run":
                 return run(where, after_dashes(chosen.argv))
             case "up" | "down":
+                packages.require_possible()
                 with lock(where, where.cgroup):
                     up(where) if chosen.command == "up" else down(where)
             case "images":

@@ -211,7 +211,12 @@ def components(where: Layout, tools: Tools, listening_fd: int) -> list[Component
             ],
             needs_port=port,
         ),
-        Component("coredns", [run("coredns"), "-conf", str(where.state / "Corefile")], needs_port=port),
+        Component(
+            "coredns",
+            [run("coredns"), "-conf", str(where.state / "Corefile")],
+            needs_port=port,
+            needs_path=str(where.dns_file),
+        ),
     ]
 
 

@@ -63,6 +63,11 @@ class Layout:
         """The port on 127.0.0.1 at which the host reaches the API server."""
         return self.state / "port"
 
+    @property
+    def dns_file(self) -> Path:
+        """Exists once CoreDNS may read from the API server; started before, it would wait longer than it has to."""
+        return self.state / "dns-may-start"
+
     @classmethod
     def from_environment(cls) -> "Layout":
         """`SERINUS_STATE` and `SERINUS_CACHE`, else `.state` in the checkout and `serinus` in the user's cache."""
