@@ -1,8 +1,9 @@
 """From objects to sidecars: for each managed Service, the state that its Canary, its policy and its pods imply.
 
-A Service is managed when a Canary or a TrafficPolicy names it. Its stable endpoints are the ready pods that it selects,
-less the candidate's; the candidate's are those whose containers are ready. Pods tell sooner than EndpointSlices do, and
-nothing is debounced: what is not ready leaves at once.
+A Service is managed when a Canary or a TrafficPolicy names it, or once a pod with a sidecar stands behind it: callers
+keep connections for hours, and one that was opened before its Service was managed never follows a weight.
+Its stable endpoints are the ready pods that it selects, less the candidate's; the candidate's are those whose
+containers are ready. Pods tell sooner than EndpointSlices do, and nothing is debounced: what is not ready leaves at once.
 """
 
 from collections import defaultdict
@@ -81,6 +82,8 @@ class Feed:
         self.services: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, tuple[str, Route]] = {}
         self._policies: dict[str, list[Policy]] = {}
+        self._meshed: set[str] = set()
+        """Services that a pod with a sidecar stands, or stood, behind."""
         self._published: dict[str, tuple[ServiceState, Route]] = {}
         self.settled = False
         """Whether sidecars have had time to come back since the ADS server started."""
@@ -107,18 +110,20 @@ class Feed:
         """Take note of a Service."""
         key = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
         spec = service.get("spec") or {}
-        kept = ("type", "selector", "clusterIP", "clusterIPs", "ports", "publishNotReadyAddresses")
+        kept = ("type", "selector", "clusterIP", "clusterIPs", "ports", "publishNotReadyAddresses", "sessionAffinity")
         trimmed = {
             "metadata": {"namespace": service["metadata"]["namespace"], "name": service["metadata"]["name"]},
             "spec": {k: spec[k] for k in kept if k in spec},
         }
         if self.services.get(key) != trimmed:
             self.services[key] = trimmed
+            self._note_meshed(key, self._by_namespace.get(service["metadata"]["namespace"], {}).values())
             self.refresh(key)
 
     def drop_service(self, key: str) -> None:
         """Forget a Service that is gone."""
         if self.services.pop(key, None):
+            self._meshed.discard(key)
             self.refresh(key)
 
     def set_route(self, key: str, owner: str, route: Route | None) -> None:
@@ -168,7 +173,7 @@ class Feed:
     def state(self, key: str) -> ServiceState | None:
         """Return what the sidecars are to have for a Service; None when it is not managed or cannot be."""
         service = self.services.get(key)
-        if service is None or (key not in self._routes and key not in self._policies) or unusable(service):
+        if service is None or not self._managed(key) or unusable(service):
             return None
         route = self._routes[key][1] if key in self._routes else Route()
         namespace, name = key.split("/")
@@ -223,9 +228,20 @@ class Feed:
         prefix = f"{pod['metadata']['namespace']}/"
         return http_ports(pod, (service for key, service in self.services.items() if key.startswith(prefix)))
 
+    def _managed(self, key: str) -> bool:
+        if key in self._routes or key in self._policies:
+            return True
+        return key in self._meshed and self.services[key]["spec"].get("sessionAffinity") != "ClientIP"
+
+    def _note_meshed(self, key: str, pods: Iterable[PodEntry]) -> None:
+        selector = self.services[key]["spec"].get("selector")
+        if selector and any(pod.meshed and pod.matches(selector) for pod in pods):
+            self._meshed.add(key)
+
     def _touched(self, namespace: str, pods: list[PodEntry]) -> None:
-        for key in {*self._routes, *self._policies}:
-            if not key.startswith(f"{namespace}/") or key not in self.services:
+        for key in [key for key in self.services if key.startswith(f"{namespace}/")]:
+            self._note_meshed(key, pods)
+            if not self._managed(key):
                 continue
             selector = self.services[key]["spec"].get("selector") or {}
             route = self._routes[key][1] if key in self._routes else Route()

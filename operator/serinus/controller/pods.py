@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from serinus.api.names import LABEL_HASH, LABEL_TRACK, READINESS_GATE
+from serinus.api.names import ANNOTATION_INJECTED, LABEL_HASH, LABEL_TRACK, READINESS_GATE
 from serinus.delivery import model
 
 
 @dataclass(frozen=True, slots=True)
 class PodEntry:
-    """One pod. ``ports`` are its containers' named ports, ``trouble`` what keeps a container from running."""
+    """One pod.
+
+    ``ports`` are its containers' named ports, ``trouble`` what keeps a container from running, ``meshed`` tells whether
+    it was given a sidecar.
+    """
 
     namespace: str
     name: str
@@ -22,6 +26,7 @@ class PodEntry:
     terminating: bool
     ports: tuple[tuple[str, int], ...]
     trouble: str = ""
+    meshed: bool = False
 
     @property
     def pod_hash(self) -> str:
@@ -64,6 +69,7 @@ def entry(pod: dict[str, Any]) -> PodEntry:
         terminating="deletionTimestamp" in meta or ended,
         ports=tuple((p["name"], p["containerPort"]) for c in containers for p in c.get("ports") or [] if "name" in p),
         trouble=_trouble(status),
+        meshed=ANNOTATION_INJECTED in (meta.get("annotations") or {}),
     )
 
 
