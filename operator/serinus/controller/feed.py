@@ -3,7 +3,8 @@
 A Service is managed when a Canary or a TrafficPolicy names it, or once a pod with a sidecar stands behind it: callers
 keep connections for hours, and one that was opened before its Service was managed never follows a weight.
 Its stable endpoints are the ready pods that it selects, less the candidate's; the candidate's are those whose
-containers are ready. Pods tell sooner than EndpointSlices do, and nothing is debounced: what is not ready leaves at once.
+containers are ready. Pods tell sooner than EndpointSlices do, and nothing is debounced: what is not ready leaves
+at once.
 """
 
 from collections import defaultdict

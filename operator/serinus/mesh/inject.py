@@ -23,6 +23,15 @@ PROXY_CONTAINER = "serinus-proxy"
 _PROBES = {"startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness"}
 _STATE_VOLUME = "serinus-state"
 _TOKEN_VOLUME = "serinus-token"  # noqa: S105 - a volume's name
+_DRAIN = (
+    "import socket; admin = socket.socket(socket.AF_UNIX); "
+    f"admin.connect({sidecar.ADMIN_SOCKET!r}); "
+    r"admin.sendall(b'POST /healthcheck/fail HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n'); admin.recv(1)"
+)
+"""Python that lets Envoy close every kept connection with its next answer; runs in the sidecar when its pod is to end.
+
+Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/operations/draining
+"""
 _PRE_STOP_S = 5
 _GRACE_S = 30
 """Kubernetes' default of ``terminationGracePeriodSeconds``."""
@@ -34,9 +43,9 @@ Patch = list[dict[str, Any]]
 class InjectionSettings:
     """What the installation decides about sidecars.
 
-    ``image`` has ``envoy``, ``sh`` and ``iptables-restore`` on its path. ``xds_address`` is ``host:port`` of the ADS
-    server and ``ca_pem`` the certificate that its own is signed by. ``concurrency`` is the number of Envoy's worker
-    threads. Amounts are Kubernetes quantities.
+    ``image`` has ``envoy``, ``sh``, ``python3`` and ``iptables-restore`` on its path. ``xds_address`` is ``host:port``
+    of the ADS server and ``ca_pem`` the certificate that its own is signed by. ``concurrency`` is the number of Envoy's
+    worker threads. Amounts are Kubernetes quantities.
     """
 
     image: str
@@ -142,6 +151,7 @@ def _proxy(settings: InjectionSettings, boot: dict[str, Any]) -> dict[str, Any]:
         state_dir=sidecar.STATE_DIR,
         token_volume=_TOKEN_VOLUME,
         token_dir=sidecar.TOKEN_DIR,
+        drain=_DRAIN,
     )
     return container
 
