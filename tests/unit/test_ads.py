@@ -1,7 +1,6 @@
 """The ADS server, spoken to over TLS as a sidecar does."""
 
 import asyncio
-import contextlib
 import queue
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -180,7 +179,7 @@ async def test_a_second_stream_of_a_pod_takes_the_place_of_the_first(server: Ser
 )
 async def test_a_proxy_is_turned_away(server: Server, token: str, node: str, code: grpc.StatusCode) -> None:
     async with Client(server, token=token, node=node) as client:
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        if node != "shop/web-1":  # without a good token a proxy is turned away before it says anything
             await client.say(CDS)
         assert await client.ended() is code
     assert server.ads.proxies() == ()
