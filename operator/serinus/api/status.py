@@ -11,6 +11,7 @@ class Reason(StrEnum):
 
     PROMOTED = "Promoted"  # the target serves the revision that was judged, or was never changed
     ADOPTED = "Adopted"  # a new Canary has taken a Deployment under its care
+    IN_FORCE = "InForce"  # every sidecar has the TrafficPolicy
     PREPARING = "Preparing"  # the candidate's pods start
     ANALYSING = "Analysing"  # the candidate serves a share and is judged
     WAITING = "Waiting"  # a pause, an approval, proxies or enough requests are waited for

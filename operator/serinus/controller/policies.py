@@ -83,7 +83,7 @@ class Policies:
         message = f"in force in {facts.acknowledged} of {facts.connected} sidecars"
         if facts.acknowledged < facts.connected:
             return _said(body, before, "Reconciling", Reason.WAITING, message), True
-        return _said(body, before, "Ready", Reason.PROMOTED, message), False
+        return _said(body, before, "Ready", Reason.IN_FORCE, message), False
 
 
 def read_policy(body: Object) -> tuple[TrafficPolicySpec | None, list[str]]:
