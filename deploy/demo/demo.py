@@ -64,7 +64,12 @@ def bring_up(stage: Stage) -> None:
 def install(stage: Stage) -> None:
     """Install Serinus, Prometheus and the shop, and wait until they serve."""
     with stage.step("Installing Serinus from deploy/base."):
+        operator = ("deployment/serinus", "-n", "serinus-system")
+        installed = stage.kubectl("get", *operator, "--ignore-not-found")
         stage.kubectl("apply", "--server-side", "-k", "deploy/base")
+        if installed:  # by an earlier demo, perhaps of other code: its image has the same tag
+            stage.kubectl("rollout", "restart", *operator)
+            stage.kubectl("rollout", "status", *operator, "--timeout=120s", limit_s=130)
         stage.ready("serinus-system", 180)
     if stage.kubectl("get", "namespace", "shop", "--ignore-not-found"):
         with stage.step("Removing the shop of an earlier demo."):
