@@ -124,6 +124,11 @@ class Operator:
             _part(parts, self._lease.hold(lambda: None), "lease")
             await self._lead(parts, bundle)
 
+    def stop(self) -> None:
+        """Close the sidecars' streams, so that they look for the next leader at once."""
+        if self._ads is not None:
+            self._ads.stop(1.0)
+
     @property
     def _leads(self) -> bool:
         return self._ads is not None
@@ -145,7 +150,7 @@ class Operator:
         ads = AdsServer(on_loop(self._loop, authenticator.__call__), bundle.serving, changed)
         feed = Feed(ads, render_service)
         policies = Policies(self._kube, feed)
-        controller = Controller(self._kube, feed, self._queue, policies)
+        controller = Controller(self._kube, feed, self._queue, policies, ads.drop)
         reader = EvidenceReader()
         answers = MetricReader()
         controller.reconciler = Reconciler(
@@ -293,7 +298,11 @@ async def _main() -> None:
     assert main is not None  # noqa: S101 - we are one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     async with await KubeClient.connect(metrics=metrics.api_request) as kube:
-        await Operator(Settings.from_environment(), kube, metrics, main).run()
+        operator = Operator(Settings.from_environment(), kube, metrics, main)
+        try:
+            await operator.run()
+        finally:
+            operator.stop()
 
 
 def run() -> int:

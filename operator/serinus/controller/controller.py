@@ -6,6 +6,7 @@ by Kopf's watches, and swept against a list every ten minutes, since a watch tha
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -43,9 +44,15 @@ class Known:
 
 
 class Controller:
-    """Joins caches, queue and reconcilers. Belongs to one event loop; other threads use ``call_soon_threadsafe``."""
+    """Joins caches, queue and reconcilers. Belongs to one event loop; other threads use ``call_soon_threadsafe``.
 
-    def __init__(self, kube: Kube, feed: Feed, queue: WorkQueue, policies: Policies):
+    ``drop`` is told the UID of every pod that is gone, so that its sidecar's stream ends too.
+    """
+
+    def __init__(
+        self, kube: Kube, feed: Feed, queue: WorkQueue, policies: Policies, drop: Callable[[str], None] = lambda _: None
+    ):
+        self._drop = drop
         self._kube = kube
         self._feed = feed
         self._queue = queue
@@ -174,6 +181,7 @@ class Controller:
         meta = body["metadata"]
         if deleted:
             self._feed.drop_pod(meta["namespace"], meta["name"])
+            self._drop(meta["uid"])
         else:
             self._feed.set_pod(entry(body))
         labels = meta.get("labels") or {}
