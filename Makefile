@@ -9,6 +9,9 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTHON := $(BIN)/python
 CLUSTER := $(PYTHON) deploy/local/cluster.py
+ROLLOUT := $(BIN)/kubectl rollout -n serinus-system
+INSTALL := $(BIN)/kubectl apply --server-side -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
+    $(ROLLOUT) status deployment/serinus --timeout=180s
 SAY = printf '[%(%H:%M:%S)T] %s\n' -1
 
 export DEBIAN_FRONTEND := noninteractive
@@ -62,7 +65,7 @@ test: lint unit ## lint, unit and e2e; the last only where a cluster can be
 	esac
 
 bench: setup ## measure the figures of docs/benchmarks.md; writes build/bench.json
-	@$(CLUSTER) run -- $(PYTHON) tests/bench/run.py
+	@$(CLUSTER) run -- bash -c "$(INSTALL) && $(PYTHON) tests/bench/run.py"
 
 demo: setup ## a good release is promoted, a bad one is rolled back; KEEP=1 leaves it up
 	@KEEP="$(KEEP)" $(PYTHON) deploy/demo/demo.py

@@ -23,11 +23,15 @@ ENDS_WITHIN_S = 20.0
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in ticks since boot; None when there is none. With the pid it names one process."""
+    """When a process started, in ticks since boot; with the pid it names one process.
+
+    None when there is none, or when it has ended and only waits to be collected by its parent.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if fields[0] == "Z" else fields[19]
 
 
 def recorded(where: Layout) -> int | None:
@@ -117,7 +121,7 @@ def end(where: Layout) -> None:
         if pid is not None:
             _kill(pid)
     deadline = time.monotonic() + ENDS_WITHIN_S
-    while any(pid is not None and start_time(pid) is not None and not _is_dead(pid) for pid in (first, holder)):
+    while any(pid is not None and start_time(pid) is not None for pid in (first, holder)):
         if time.monotonic() > deadline:
             raise Refusal(f"The node's process {first} did not end within {ENDS_WITHIN_S:.0f} s.")
         time.sleep(0.05)
@@ -130,14 +134,6 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _is_dead(pid: int) -> bool:
-    """A process that has ended and waits to be collected by its parent counts as gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def remove_state(where: Layout) -> None:

@@ -12,6 +12,8 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CNI_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
 CNI_PLUGINS = ("bridge", "host-local", "portmap", "loopback")
 
+DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
 PROVIDERS = {
     "containerd": "containerd",
     "ctr": "containerd",
@@ -44,6 +46,8 @@ def missing() -> list[str]:
     lacking = {package for command, package in PROVIDERS.items() if which(command) is None}
     if cni_directory() is None:
         lacking.add("containernetworking-plugins")
+    if not DEBIAN_KEYS.exists():
+        lacking.add("debian-archive-keyring")  # Ubuntu does not have the keys that debootstrap checks Debian with
     return sorted(lacking)
 
 
