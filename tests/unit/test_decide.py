@@ -1639,6 +1639,11 @@ def test_a_plan_edited_so_that_the_present_weight_is_gone_goes_on_with_the_next_
     assert "step 2 of 3: 50 %" in decision.status.message
 
 
+def test_a_plan_that_lost_the_approval_that_is_waited_for_goes_on():
+    decision = look(analysing(phase=WAITING, run_weight=0))
+    assert "step 1 of 3: 10 %" in decision.status.message
+
+
 def test_a_plan_edited_to_lower_weights_does_not_lower_the_present_one():
     edited = a_spec({"weight": 1}, {"weight": 2})
     decision = look(analysing(plan.SCALE, spec=edited, run_step=1, run_weight=20))

@@ -155,6 +155,8 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
     if step is not None and step.approval is not None:
         message = f"{place} waits for approval: {step.approval} (serinus approve {snapshot.meta.name})"
         return Move(_as(status, Phase.WAITING), Reason.WAITING, message, (), TICK_S)
+    if run.weight == 0:  # the approval that was waited for is not in the plan any more
+        return moves.go_to_step(status, spec, plan.next_step(spec, run), now)
     left = (plan.hold_s(step) if step else 0.0) - since(run.acknowledged_at, now)
     if left > 0:
         message = f"{place} for another {left:.0f} s; {judgement.message}"
