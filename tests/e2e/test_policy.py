@@ -1,5 +1,6 @@
 """TrafficPolicies on live traffic, and the commands of the documents as they stand there."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,17 +32,15 @@ def test_a_timeout_ends_slow_requests_and_a_route_gives_some_of_them_more_time(a
     app.create(rate=20, LATENCY="600ms")
     app.cluster.apply(_policy(app, timeout="200ms"))
     eventually(lambda: _in_force(app), "the policy is in force", 30)
+    time.sleep(1)  # what was sent before takes 600 ms
     since = app.mark()
     eventually(lambda: app.report(since)["total"] >= 20, "requests", 30)
-    report = app.report(since)
-    assert report["good"] == 0, report["totals"]
-    assert any(total["outcome"] == "504" for total in report["totals"]), report["totals"]
+    assert {total["outcome"] for total in app.report(since)["totals"]} == {"504"}
     everything = {"name": "all", "match": {"path": {"prefix": "/"}}, "timeout": "5s"}
     app.cluster.apply(_policy(app, timeout="200ms", routes=[everything]))
     eventually(lambda: _in_force(app), "the route is in force", 30)
     since = app.mark()
     eventually(lambda: app.report(since)["total"] >= 40, "requests", 30)
-    assert app.report(since)["totals"][-1]["count"] > 0
     assert app.report(since)["good"] > 0
 
 

@@ -1,4 +1,4 @@
-"""What the mesh is told: for every managed Service, its ports, the two pools of endpoints, and the weight between them."""
+"""What the mesh is told of every managed Service: ports, two pools of endpoints, and the weight between them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,7 +79,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """How far the present resources of one key have come. ``laggards`` are proxies by ``namespace/pod``, with seconds."""
+    """How far the resources of one key have come. ``laggards`` are proxies by ``namespace/pod``, with seconds."""
 
     connected: int = 0
     acknowledged: int = 0
