@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from driving import wait_operator
 from harness import ROOT, SYSTEM, App, Cluster
 
 
@@ -17,7 +18,7 @@ def cluster() -> Iterator[Cluster]:
     cluster.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
     if not os.environ.get("SERINUS_INSTALLED"):  # a second run against the same operator need not restart it
         cluster.kubectl("rollout", "restart", "deployment/serinus", "-n", SYSTEM)
-    cluster.kubectl("rollout", "status", "deployment/serinus", "-n", SYSTEM, "--timeout=120s", timeout_s=130)
+    wait_operator(cluster)
     yield cluster
     cluster.close()
 

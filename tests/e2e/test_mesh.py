@@ -144,7 +144,10 @@ CONNECT = (
 
 
 def alone(injected: Object) -> Object:
-    """Return a pod as it was after injection, to be created anew under the name ``late`` with nobody to inject it."""
+    """Return a pod as it was after injection, to be created anew under the name ``late`` with nobody to inject it.
+
+    It opens a connection per request: one that is kept goes on as it began, without routes.
+    """
     spec = {key: value for key, value in injected["spec"].items() if key != "nodeName"}
     granted = {volume["name"] for volume in spec["volumes"] if volume["name"].startswith("kube-api-access")}
     spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] not in granted]
@@ -153,6 +156,7 @@ def alone(injected: Object) -> Object:
             {**body, "volumeMounts": [m for m in body.get("volumeMounts") or [] if m["name"] not in granted]}
             for body in spec[kind]
         ]
+    spec["containers"][0]["args"] += ["--connections", "fresh"]
     meta = injected["metadata"]
     return {
         "apiVersion": "v1",
