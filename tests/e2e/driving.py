@@ -71,13 +71,13 @@ def evidence(app: App) -> tuple[int, int]:
     return (book["total"][0][0], book["total"][0][1]) if book else (0, 0)
 
 
-def sidecar_counter(app: App, name: str) -> int:
-    """Return one of Envoy's own counters of the caller's sidecar for the candidate of ``web``."""
+def retries(app: App) -> int:
+    """Return how many requests to ``web`` the caller's sidecar has tried again, by Envoy's own count."""
     caller = next(iter(app.pods("app=caller")))
     base = f"/api/v1/namespaces/{app.namespace}/pods/{caller}:{STATS_PORT}/proxy/stats"
-    wanted = f"cluster.{app.namespace}|web|80|candidate.{name}"
-    answer = app.cluster.raw("GET", base, (("format", "json"), ("filter", f"candidate[.]{name}$")))
-    return sum(int(entry["value"]) for entry in answer["stats"] if entry.get("name") == wanted)
+    wanted = rf"^cluster[.]{app.namespace}[|]web[|]80[|](stable|candidate)[.]upstream_rq_retry$"
+    answer = app.cluster.raw("GET", base, (("format", "json"), ("filter", wanted)))
+    return sum(int(entry["value"]) for entry in answer["stats"] if "value" in entry)
 
 
 def candidates(app: App) -> list[str]:
