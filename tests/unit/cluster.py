@@ -20,6 +20,7 @@ from serinus.api.names import ANNOTATION_COMMAND_PREFIX, LABEL_HASH, LABEL_TRACK
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.decide import decide
+from serinus.delivery.finishing import REVISION_NUMBER
 from serinus.delivery.model import (
     Autoscaler,
     Decision,
@@ -80,6 +81,8 @@ class SimSet:
     gated: bool
     tracked: bool
     rv: int = 1
+    numbered: bool = False
+    """Whether the Deployment controller has taken it for the newest, which it notes by an annotation."""
     desired: int | None = None
     most: int | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -238,6 +241,8 @@ class Cluster:
         deployment, own = self.deployment, self.own_sets()
         new = next((rs for rs in sorted(own, key=lambda rs: rs.order) if rs.version == deployment.version), None)
         before = self._world()
+        if new:
+            new.numbered = True
         old = [rs for rs in own if rs is not new]
         scaled = any(rs.replicas and rs.desired not in (None, deployment.replicas) for rs in own)
         if deployment.paused or scaled:
@@ -473,7 +478,10 @@ class Cluster:
         )
 
     def _fact(self, owned: SimSet) -> ReplicaSet:
-        manifest = {**owned.manifest, "metadata": {**owned.manifest["metadata"], "resourceVersion": str(owned.rv)}}
+        metadata = {**owned.manifest["metadata"], "resourceVersion": str(owned.rv)}
+        if owned.numbered:
+            metadata["annotations"] = {**metadata.get("annotations", {}), REVISION_NUMBER: "2"}
+        manifest = {**owned.manifest, "metadata": metadata}
         revision = REVISIONS[owned.version]
         pods = len(self.pods_of(owned))
         return ReplicaSet(owned.name, owned.uid, owned.pod_hash, revision, owned.owner, owned.replicas, pods, manifest)
@@ -713,7 +721,7 @@ class Cluster:
     @property
     def waits(self) -> bool:
         """Whether a person is asked for, or pods. Requests are counted all the same, so the status goes on."""
-        if self.deployment.replicas == 0 and self.reason is Reason.NO_TRAFFIC:
+        if self.deployment.replicas == 0 and self.status.phase is Phase.WAITING:
             return True
         asks = ("waits for approval", "paused by a person", "kubectl rollout resume", "own rollout must end")
         return any(words in self.status.message for words in asks)

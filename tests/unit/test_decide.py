@@ -10,8 +10,8 @@ from serinus.api.canary import HandledCommand, Phase, Promoted
 from serinus.api.status import Reason
 from serinus.delivery import evidence, plan
 from serinus.delivery.decide import UNDO_S
-from serinus.delivery.finishing import LAGGARDS_S
-from serinus.delivery.model import Autoscaler, Service, Snapshot
+from serinus.delivery.finishing import LAGGARDS_S, REVISION_NUMBER
+from serinus.delivery.model import Autoscaler, ReplicaSet, Service, Snapshot
 
 from .world import (
     BAD,
@@ -108,6 +108,12 @@ def restoring(stage: str, **parts: object) -> Snapshot:
         "mesh": acknowledged(weight, shifted=True),
     }
     return adopted(stage, **{**fields, **parts})
+
+
+def numbered(replicaset: ReplicaSet) -> ReplicaSet:
+    """The ReplicaSet, once the target's controller has taken it for the newest."""
+    metadata = {**replicaset.manifest["metadata"], "annotations": {REVISION_NUMBER: "2"}}
+    return replace(replicaset, manifest={**replicaset.manifest, "metadata": metadata})
 
 
 @table(
@@ -913,6 +919,14 @@ def test_deadline(case: Case) -> None:
         plan.ADOPT,
     ),
     Case(
+        "a mixture that came of scaling is finished by releasing the target",
+        adopted(plan.ADOPT, replicasets=(a_set("v1", 2), numbered(a_set("v2", 3)))),
+        PROMOTING,
+        Reason.PROMOTING,
+        ("the target is released",),
+        plan.RELEASE,
+    ),
+    Case(
         "the target is released after the hand-over",
         adopted(plan.ADOPT),
         PROMOTING,
@@ -1041,6 +1055,14 @@ def test_the_revision_before_goes_into_the_history():
         Reason.ROLLING_BACK,
         ("drain",),
         plan.DRAIN,
+    ),
+    Case(
+        "sidecars that could not be told while no operator ran are told before the candidate goes",
+        rolling_back(mesh=acknowledged(None, connected=0, acknowledged=0), run_stage_since=ago(LAGGARDS_S + 99)),
+        ROLLING_BACK,
+        Reason.ROLLING_BACK,
+        ("weight 0 %",),
+        plan.SHIFT,
     ),
     Case(
         "pods that drain are waited for",
@@ -1195,10 +1217,10 @@ def test_a_newer_template_does_not_turn_a_candidate_that_is(stage):
 
 
 @pytest.mark.parametrize("stage", ["adopted", "rolling out natively"])
-def test_a_template_that_is_set_back_waits_for_the_stable_pods_when_the_candidate_is(stage):
-    few = replace(STAGES_BEYOND[stage], target=a_target("v1", paused=True), pods=pods("v1", 3) + pods("v2", 4))
+def test_a_template_that_is_set_back_waits_for_enough_pods_in_the_service_when_the_candidate_is(stage):
+    few = replace(STAGES_BEYOND[stage], target=a_target("v1", paused=True), pods=pods("v1", 2) + pods("v2", 1))
     assert look(few).status.phase is PROMOTING
-    enough = look(replace(few, pods=pods("v1", 4) + pods("v2", 4)))
+    enough = look(replace(few, pods=pods("v1", 2) + pods("v2", 2)))
     assert enough.status.run is not None
     assert (enough.status.phase, enough.status.run.cause) == (ROLLING_BACK, "Aborted")
 
@@ -1600,6 +1622,21 @@ def test_a_restart_of_the_operator_keeps_the_evidence():
     assert "49 requests" in look(later).status.message
     enough = replace(later, status=look(later).status, totals=seen(counts(20), counts(180), "reader-2"))
     assert look(enough).status.run.step == 1  # type: ignore[union-attr]
+
+
+def test_a_candidate_that_lost_all_its_pods_gets_its_progress_deadline_and_keeps_its_evidence():
+    away = analysing(totals=LITTLE, pods=twin_pods(2, containers_ready=False, trouble="container app waits: Crash"))
+    lost = look(away)
+    assert "0 of 2 candidate pods are ready" in lost.status.message
+    late = replace(away, status=lost.status)
+    assert look(late, NOW.replace(minute=9)).status.phase is ANALYSING
+    assert look(late, NOW.replace(minute=11)).status.phase is ROLLING_BACK
+    back = analysing(totals=LITTLE)
+    for _ in range(2):
+        lost = look(replace(back, status=lost.status))
+    assert lost.status.run is not None
+    assert (lost.status.run.stage, lost.status.run.acknowledged_at) == (plan.JUDGE, ago(20))
+    assert "7 requests" in look(replace(back, status=lost.status)).status.message
 
 
 def test_the_same_totals_are_not_counted_twice():

@@ -17,6 +17,7 @@ from serinus.api.commands import VERBS
 from serinus.api.names import ANNOTATION_COMMAND_PREFIX
 from serinus.api.status import Reason
 from serinus.delivery import plan
+from serinus.delivery.finishing import LAGGARDS_S
 
 from .cluster import GOOD_VERSIONS, NEVER_READY, REVISIONS, VERSIONS, Cluster
 from .world import OURS, a_spec, ordered
@@ -86,6 +87,8 @@ class Release(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((1, 5, 16, 61, 130, 4000)))
     def time_passes(self, seconds: float) -> None:
+        behind = self.cluster.mesh().acknowledged < self.cluster.mesh().connected
+        self.hurt = self.hurt or (behind and seconds >= LAGGARDS_S)
         self.cluster.tick(seconds)
 
     @rule()

@@ -127,7 +127,7 @@ def a_run(stage: str = plan.JUDGE, **changes: Any) -> RunStatus:
         "stage": stage,
         "stage_since": ago(20),
         "weight": 10,
-        "acknowledged_at": ago(20),
+        "acknowledged_at": ago(20) if stage == plan.JUDGE else "",
         "replicas": 2,
     }
     return RunStatus(**{**fields, **changes})

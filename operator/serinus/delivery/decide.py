@@ -147,16 +147,20 @@ def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
         return target.paused or stage != plan.ADOPT or _taken(snapshot)
     set_back = stable is not None and target.revision == stable.revision
     if set_back and stage != plan.RELEASE and (stage == plan.NATIVE or _taken(snapshot)):
-        return snapshot.ready_of(target.revision) < target.replicas
+        return snapshot.ready_of(target.revision) + snapshot.ready_of(run.revision) < target.replicas
     if not target.paused:
         return False
     return stage == plan.RELEASE or _taken(snapshot)
 
 
 def _taken(snapshot: Snapshot) -> bool:
-    """Whether the target's controller has a ReplicaSet of the candidate's revision with pods: the twin, or its own."""
-    run = snapshot.status.run
-    return any(run is not None and rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
+    """Whether the target has the twin, or, in a native rollout, pods of the candidate's revision."""
+    run, target, twin = snapshot.status.run, snapshot.target, snapshot.twin
+    if run is None or target is None:
+        return False
+    if run.stage == plan.ADOPT:
+        return twin is not None and twin.owner_uid == target.uid
+    return any(rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
 
 
 def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -> Move:

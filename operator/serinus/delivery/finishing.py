@@ -7,9 +7,12 @@ from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import moves, plan, running
-from serinus.delivery.model import Event, Snapshot, Target, since, stamp
+from serinus.delivery.model import Event, ReplicaSet, Snapshot, Target, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
+REVISION_NUMBER = "deployment.kubernetes.io/revision"
+"""The Deployment controller writes this on the ReplicaSet that it takes for the newest. Before it knows the adopted one
+a released target would get another one."""
 LAGGARDS_S = 15.0
 """A rollback waits so long for sidecars that do not acknowledge; then the twin goes all the same."""
 
@@ -76,6 +79,10 @@ def _open(
     return Move(changed, Reason.PROMOTING, "the target adopts the candidate's ReplicaSet", (), 0)
 
 
+def _annotations(replicaset: ReplicaSet) -> dict[str, str]:
+    return replicaset.manifest["metadata"].get("annotations") or {}
+
+
 def _adopt(
     snapshot: Snapshot, status: CanaryStatus, _spec: CanarySpec, run: RunStatus, target: Target, now: datetime
 ) -> Move:
@@ -83,7 +90,7 @@ def _adopt(
     if twin is None or twin.owner_uid != target.uid:
         return Move(status, Reason.PROMOTING, "the target adopts the candidate's ReplicaSet", (), TICK_S)
     others = sum(rs.replicas for rs in snapshot.targets_own if rs.uid != twin.uid)
-    if others:
+    if others and (target.revision != run.revision or REVISION_NUMBER not in _annotations(twin)):
         message = f"the target's controller takes the judged pods over; {others} older pods leave"
         return Move(status, Reason.PROMOTING, message, (), TICK_S)
     changed = moves.enter(status, Phase.PROMOTING, plan.RELEASE, now)
@@ -113,7 +120,7 @@ def _release(
 def _only_judged(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
     """Whether, beneath a newer template that is held, all the target's pods are of the revision that was judged."""
     own = {rs.revision for rs in snapshot.targets_own if rs.replicas}
-    return own == {run.revision} and snapshot.ready_of(run.revision) >= target.replicas
+    return own <= {run.revision} and snapshot.ready_of(run.revision) >= target.replicas
 
 
 _STAGES = {
@@ -154,8 +161,9 @@ def rolling_back(snapshot: Snapshot, run: RunStatus, target: Target | None, now:
     """Take the candidate out of the routes, then take it away, then say where that leaves the release."""
     status, mesh = snapshot.status, snapshot.mesh
     if run.stage == plan.SHIFT:
-        done = mesh.weight == 0 and mesh.complete
-        if not done and since(run.stage_since, now) < LAGGARDS_S:
+        given = mesh.weight == 0 and mesh.settled  # by this process: while none runs, sidecars are given nothing
+        overdue = given and since(run.stage_since, now) >= LAGGARDS_S
+        if not overdue and not (given and mesh.complete):
             _, message = running.proxies_wait(snapshot, "weight 0 %")
             return Move(status, Reason.ROLLING_BACK, f"{run.cause_message}; {message}", (), TICK_S)
         changed = moves.enter(status, Phase.ROLLING_BACK, plan.DRAIN, now)

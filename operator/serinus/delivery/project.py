@@ -188,7 +188,7 @@ def _release(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> 
     if phase is not Phase.PROMOTING:
         return None
     judged = target.revision == run.revision and run.stage in (plan.RELEASE, plan.NATIVE)
-    set_back = target.revision == status.stable.revision and run.stage == plan.NATIVE
+    set_back = target.revision == status.stable.revision and run.stage in (plan.ADOPT, plan.NATIVE)
     return target if judged or set_back else None
 
 

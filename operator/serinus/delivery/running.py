@@ -27,6 +27,9 @@ def look(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) ->
         return _scale(snapshot, status, spec, run, now)
     if run.stage == plan.SHIFT:
         return _shift(snapshot, status, run, now)
+    if run.weight and run.replicas and not ready_pods(snapshot):
+        message = f"0 of {run.replicas} candidate pods are ready{trouble(snapshot)}"
+        return Move(moves.enter(status, Phase.ANALYSING, plan.SCALE, now), Reason.ANALYSING, message, (), 0)
     return _judge(snapshot, status, spec, judgement, now)
 
 
@@ -129,7 +132,8 @@ def _scale(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunS
     if run.paused:
         message = f"paused by a person before {_place(spec, run)} gets its weight of {weight} %"
         return Move(status, Reason.PAUSED, message, (), TICK_S)
-    changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at="")
+    acknowledged_at = run.acknowledged_at if weight == run.weight else ""
+    changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at=acknowledged_at)
     return Move(changed, Reason.ANALYSING, f"the sidecars are given weight {weight} %", (), 0)
 
 
@@ -138,10 +142,10 @@ def _shift(snapshot: Snapshot, status: CanaryStatus, run: RunStatus, now: dateti
         reason, message = proxies_wait(snapshot, f"weight {run.weight} %")
         return Move(status, reason, message, (), TICK_S)
     assert status.run is not None  # noqa: S101 - a phase of a run
-    book = evidence.load(status.run.evidence).marked()
-    changed = moves.enter(
-        status, Phase.ANALYSING, plan.JUDGE, now, acknowledged_at=stamp(now), evidence=book.dump(), measured_weight=None
-    )
+    changed = moves.enter(status, Phase.ANALYSING, plan.JUDGE, now)
+    if not run.acknowledged_at:  # else its pods were away for a while, and the step goes on
+        book = evidence.load(status.run.evidence).marked()
+        changed = moves.with_run(changed, acknowledged_at=stamp(now), evidence=book.dump(), measured_weight=None)
     return Move(changed, Reason.ANALYSING, f"all sidecars have weight {run.weight} %", (), 0)
 
 
