@@ -66,7 +66,7 @@ def install(stage: Stage) -> None:
     with stage.step("Installing Serinus from deploy/base."):
         operator = ("deployment/serinus", "-n", "serinus-system")
         installed = stage.kubectl("get", *operator, "--ignore-not-found")
-        stage.kubectl("apply", "--server-side", "-k", "deploy/base")
+        stage.kubectl("apply", "-k", "deploy/base")
         if installed:  # by an earlier demo, perhaps of other code: its image has the same tag
             stage.kubectl("rollout", "restart", *operator)
             stage.kubectl("rollout", "status", *operator, "--timeout=120s", limit_s=130)
