@@ -140,27 +140,16 @@ def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: dateti
 
 def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
     """Whether the target has begun to take the candidate over, so that the run ends as a promotion whatever is held."""
-    stage, stable = run.stage, snapshot.status.stable
+    stage, stable, twin = run.stage, snapshot.status.stable, snapshot.twin
     if snapshot.status.phase is not Phase.PROMOTING or stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
         return False
     if target.revision == run.revision:
-        return target.paused or stage != plan.ADOPT or _taken(snapshot)
-    set_back = stable is not None and target.revision == stable.revision
-    if set_back and stage != plan.RELEASE and (stage == plan.NATIVE or _taken(snapshot)):
-        return snapshot.ready_of(target.revision) + snapshot.ready_of(run.revision) < target.replicas
-    if not target.paused:
-        return False
-    return stage == plan.RELEASE or _taken(snapshot)
-
-
-def _taken(snapshot: Snapshot) -> bool:
-    """Whether the target has the twin, or, in a native rollout, pods of the candidate's revision."""
-    run, target, twin = snapshot.status.run, snapshot.target, snapshot.twin
-    if run is None or target is None:
-        return False
-    if run.stage == plan.ADOPT:
-        return twin is not None and twin.owner_uid == target.uid
-    return any(rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
+        return target.paused or stage != plan.ADOPT or (twin is not None and twin.owner_uid == target.uid)
+    taken = any(rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
+    if stable and target.revision == stable.revision and stage != plan.RELEASE:
+        in_service = snapshot.ready_of(stable.revision) + snapshot.ready_of(run.revision)
+        return taken and in_service < target.replicas
+    return target.paused and (taken or stage == plan.RELEASE)
 
 
 def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -> Move:
