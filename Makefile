@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 CLUSTER := $(PYTHON) deploy/local/cluster.py
 ROLLOUT := $(BIN)/kubectl rollout -n serinus-system
-INSTALL := $(BIN)/kubectl apply --server-side -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
+INSTALL := $(BIN)/kubectl apply -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
     $(ROLLOUT) status deployment/serinus --timeout=180s
 SAY = printf '[%(%H:%M:%S)T] %s\n' -1
 
