@@ -63,9 +63,16 @@ def bring_up(stage: Stage) -> None:
 
 def install(stage: Stage) -> None:
     """Install Serinus, Prometheus and the shop, and wait until they serve."""
+    for namespace in ("shop", "shop-monitoring"):
+        labels = stage.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.metadata.labels}")
+        if labels and "serinus.dev/demo" not in labels:
+            raise Stopped(
+                f"Namespace {namespace} is not the demo's, which would remove it; rename it, or use another cluster."
+            )
     with stage.step("Installing Serinus from deploy/base."):
         operator = ("deployment/serinus", "-n", "serinus-system")
         installed = stage.kubectl("get", *operator, "--ignore-not-found")
+        stage.installed_before = bool(installed)
         stage.kubectl("apply", "-k", "deploy/base")
         if installed:  # by an earlier demo, perhaps of other code: its image has the same tag
             stage.kubectl("rollout", "restart", *operator)
@@ -78,7 +85,7 @@ def install(stage: Stage) -> None:
         for name in ("namespace", "prometheus", "shop", "loadgen"):
             stage.kubectl("apply", "-f", str(MANIFESTS / f"{name}.yaml"))
         stage.ready("shop", 180)
-        stage.ready("monitoring", 120)
+        stage.ready("shop-monitoring", 120)
     pods = stage.get("pods", "-n", "shop")["items"]
     bare = [p["metadata"]["name"] for p in pods if ANNOTATION_INJECTED not in p["metadata"].get("annotations", {})]
     if bare:
@@ -232,8 +239,10 @@ def clear(stage: Stage) -> None:
         stage.say("Taking the cluster down; KEEP=1 leaves it up.")
         stage.run([sys.executable, str(CLUSTER), "down"], 120, "Taking the cluster down")
         return
-    with stage.step("Removing the shop, Prometheus and Serinus; KEEP=1 leaves them."):
+    with stage.step("Removing what the demo made; KEEP=1 leaves it."):
         remove_shop(stage)
+        if stage.installed_before:  # with it would go Canaries that are not ours
+            return
         stage.kubectl("delete", "-k", "deploy/base", *GENTLY, limit_s=120)
 
 

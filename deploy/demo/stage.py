@@ -30,6 +30,7 @@ class Stage:
     def __init__(self, kubeconfig: Path | None = None) -> None:
         self.kubeconfig = kubeconfig
         self.owns_cluster = False
+        self.installed_before = True
         self.began = time.monotonic()
         self.console = Console(highlight=False, soft_wrap=True)
 
