@@ -1530,6 +1530,13 @@ def test_a_suspended_run_goes_on_where_it_was():
     assert awake.status.suspended_phase is None
 
 
+@pytest.mark.parametrize("stage", [*STAGES_BEYOND, "rolling back"])
+def test_a_suspension_waits_for_a_candidate_that_is(stage):
+    snapshot = {**STAGES_BEYOND, "rolling back": rolling_back()}[stage]
+    decision = look(replace(snapshot, spec=a_spec(suspend=True)))
+    assert decision.status.phase in (PROMOTING, RESTORING, ROLLING_BACK)
+
+
 def test_a_suspended_canary_starts_no_run_and_deals_with_no_request():
     snapshot = suspended(a_snapshot())
     decision = look(replace(snapshot, target=a_target("v2"), meta=meta(annotations=ordered("abort"))))
@@ -1581,11 +1588,17 @@ def test_a_deletion_does_not_hang_for_ever():
 
 
 @pytest.mark.parametrize("stage", [*STAGES_OF_A_RUN, *STAGES_BEYOND])
-def test_an_overdue_deletion_ends_without_a_run_that_would_be_kept_up_when_it_is(stage):
+def test_a_deletion_that_nobody_saw_to_for_long_still_takes_back_a_candidate_that_is(stage):
     snapshot = {**STAGES_OF_A_RUN, **STAGES_BEYOND}[stage]
     decision = look(replace(snapshot, meta=meta(deleted_at=ago(UNDO_S + 1))))
-    assert decision.finished
-    assert decision.status.phase not in plan.ACTIVE
+    assert (decision.status.phase, decision.finished) == (ROLLING_BACK, False)
+
+
+def test_a_rollback_that_takes_too_long_does_not_hang_a_deletion():
+    stuck = rolling_back(plan.DRAIN, meta=meta(deleted_at=ago(UNDO_S + 9)), run_stage_since=ago(UNDO_S + 1))
+    assert look(stuck).status.phase is READY
+    assert look(stuck).finished
+    assert not look(replace(stuck, mesh=acknowledged(None, settled=False))).finished
 
 
 def test_a_deletion_after_a_rollback_leaves_the_template_held_and_names_the_command():

@@ -252,6 +252,7 @@ class Release(RuleBasedStateMachine):
                 assert not self.cluster.connected[index] or (held is not None and held.weight == 100)
 
     def _on_delete(self, twin: Any) -> None:
+        assert twin.owner == OURS
         names = {pod.name for pod in self.cluster.pods_of(twin)}
         for index, held in enumerate(self.cluster.sidecars):
             if not self.hurt and held is not None and self.cluster.connected[index] and held.weight:

@@ -59,7 +59,7 @@ def _stalled(snapshot: Snapshot, reason: Reason, message: str) -> Move:
 def _suspended(snapshot: Snapshot) -> Move | None:
     """Return the standstill that ``spec.suspend`` asks for: weights and evidence are kept."""
     status = snapshot.status
-    if snapshot.spec is None or not snapshot.spec.suspend:
+    if snapshot.spec is None or not snapshot.spec.suspend or _ending(status):
         return None
     weight = status.run.weight if status.run and plan.effective_phase(status) in plan.ACTIVE else 0
     message = f"spec.suspend is true; the candidate stays at {weight} % and nothing moves until it is false"
@@ -67,6 +67,13 @@ def _suspended(snapshot: Snapshot) -> Move | None:
         return Move(status, Reason.SUSPENDED, message)
     stopped = status.model_copy(update={"phase": Phase.SUSPENDED, "suspended_phase": status.phase})
     return Move(stopped, Reason.SUSPENDED, message, (Event(Reason.SUSPENDED, message),))
+
+
+def _ending(status: CanaryStatus) -> bool:
+    """Whether a run is at a point at which it does not bear a standstill: the pods that serve are being exchanged."""
+    if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK):
+        return True
+    return status.phase is Phase.PROMOTING and status.run is not None and status.run.stage in plan.FINAL
 
 
 def _resumed(snapshot: Snapshot) -> Move | None:
@@ -141,7 +148,7 @@ def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: dateti
 def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
     """Whether the target has begun to take the candidate over, so that the run ends as a promotion whatever is held."""
     stage, stable, twin = run.stage, snapshot.status.stable, snapshot.twin
-    if snapshot.status.phase is not Phase.PROMOTING or stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
+    if snapshot.status.phase is not Phase.PROMOTING or stage not in plan.FINAL:
         return False
     if target.revision == run.revision:
         return target.paused or stage != plan.ADOPT or (twin is not None and twin.owner_uid == target.uid)
@@ -243,9 +250,12 @@ def _deleting(snapshot: Snapshot, now: datetime) -> Move:
         status = status.model_copy(update={"phase": status.suspended_phase, "suspended_phase": None})
         return Move(status, Reason.DELETED, "the Canary is being deleted", (), 0)
     overdue = since(snapshot.meta.deleted_at, now) > UNDO_S
-    if status.run and status.phase in plan.ACTIVE and overdue:
-        status = moves.enter(status, Phase.READY, "", now)
+    if status.run and status.phase is Phase.ROLLING_BACK and since(status.run.stage_since, now) > UNDO_S:
+        # Not in the first looks of an operator that was away, which has to give sidecars weight 0 before.
+        status = moves.enter(status, Phase.READY, "", now) if snapshot.mesh.settled else status
     if status.run and status.phase in plan.ACTIVE:
+        if overdue and status.phase is not Phase.ROLLING_BACK:
+            return moves.roll_back(status, Reason.DELETED, "the Canary is being deleted", now)
         if target and spec and _is_final(snapshot, status.run, target):
             return finishing.promoting(snapshot, spec, status.run, target, now)
         if status.phase is Phase.RESTORING:

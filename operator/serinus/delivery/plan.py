@@ -17,6 +17,8 @@ SETTLE = "Settle"  # every sidecar learns that the promoted pods are the stable 
 CLEAN = "Clean"  # helpers go
 DRAIN = "Drain"  # the twin goes
 
+FINAL = (ADOPT, RELEASE, NATIVE)
+"""Stages of a promotion in which the target takes over."""
 IN_RUN = (Phase.PREPARING, Phase.ANALYSING, Phase.WAITING)
 ACTIVE = (*IN_RUN, Phase.PROMOTING, Phase.RESTORING, Phase.ROLLING_BACK)
 

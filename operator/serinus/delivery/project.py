@@ -201,7 +201,7 @@ def _judged_only(
     ReplicaSet, what is too much it takes from there. So the judged one grows by one until it is the largest, as fast as
     its pods become ready, and then the others shrink.
     """
-    if phase is not Phase.PROMOTING or run.stage not in (plan.ADOPT, plan.RELEASE, plan.NATIVE):
+    if phase is not Phase.PROMOTING or run.stage not in plan.FINAL:
         return []
     stable = snapshot.status.stable
     if target.revision == run.revision or not target.paused or (stable and target.revision == stable.revision):

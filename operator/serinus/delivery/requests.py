@@ -75,7 +75,7 @@ def _abort(status: CanaryStatus, command: Command, now: datetime, stay: Move) ->
     run = status.run
     if status.phase is Phase.ROLLING_BACK:
         return stay, "nothing to do: the run is being rolled back"
-    final = run is not None and run.stage in (plan.ADOPT, plan.RELEASE, plan.NATIVE)
+    final = run is not None and run.stage in plan.FINAL
     if status.phase is Phase.RESTORING or (status.phase is Phase.PROMOTING and final):
         return stay, "nothing to do: the target has begun to take over the candidate, which cannot be undone"
     message = f"aborted by {command.by or 'a person'}"
