@@ -143,6 +143,7 @@ class Cluster:
         self.totals: dict[str, Evidence] = {}
         self.sidecars: list[Published | None] = [None, None, None]
         self.connected = [True, True, True]
+        self.behind_since: dict[int, datetime] = {}
         self.slow: set[int] = set()
         """Sidecars that take nothing in, until they are not slow any more."""
         self.traffic = True
@@ -409,13 +410,16 @@ class Cluster:
         if published is None or self.route is None:
             return Mesh(settled=settled)
         behind = [i for i, held in enumerate(self.sidecars) if self.connected[i] and held != published]
+        self.behind_since = {i: self.behind_since.get(i, self.now) for i in behind}
         return Mesh(
             weight=published.weight,
             candidates=len(published.candidate),
             shifted=self.route.shifted,
             connected=sum(self.connected),
             acknowledged=sum(self.connected) - len(behind),
-            laggards=tuple((f"shop/caller-{i}", 1.0) for i in behind),
+            laggards=tuple(
+                (f"shop/caller-{i}", (self.now - began).total_seconds()) for i, began in self.behind_since.items()
+            ),
             settled=settled,
         )
 
@@ -516,6 +520,7 @@ class Cluster:
         self.routed = False
         self.route = None
         self.connected = [False, False, False]
+        self.behind_since = {}
         self.started_at = self.now
 
     def _writes(self, snapshot: Snapshot, decision: Decision, rv: int) -> Iterator[Callable[[], bool]]:

@@ -1065,6 +1065,17 @@ def test_the_revision_before_goes_into_the_history():
         plan.SHIFT,
     ),
     Case(
+        "a sidecar that came back just now is not given up",
+        rolling_back(
+            mesh=acknowledged(0, acknowledged=2, laggards=(("shop/front-1", 0.5),)),
+            run_stage_since=ago(LAGGARDS_S + 99),
+        ),
+        ROLLING_BACK,
+        Reason.ROLLING_BACK,
+        ("2 of 3 sidecars have weight 0 %",),
+        plan.SHIFT,
+    ),
+    Case(
         "pods that drain are waited for",
         rolling_back(plan.DRAIN, replicasets=(a_set("v1"),), pods=pods("v1", 4) + twin_pods(1)),
         ROLLING_BACK,

@@ -162,7 +162,8 @@ def rolling_back(snapshot: Snapshot, run: RunStatus, target: Target | None, now:
     status, mesh = snapshot.status, snapshot.mesh
     if run.stage == plan.SHIFT:
         given = mesh.weight == 0 and mesh.settled  # by this process: while none runs, sidecars are given nothing
-        overdue = given and since(run.stage_since, now) >= LAGGARDS_S
+        slow = all(waited_s >= LAGGARDS_S for _, waited_s in mesh.laggards)
+        overdue = given and slow and since(run.stage_since, now) >= LAGGARDS_S
         if not overdue and not (given and mesh.complete):
             _, message = running.proxies_wait(snapshot, "weight 0 %")
             return Move(status, Reason.ROLLING_BACK, f"{run.cause_message}; {message}", (), TICK_S)
