@@ -92,6 +92,7 @@ class Operator:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._queue = WorkQueue(observer=metrics.reconciled)
+        metrics.queue_depth.set_function(lambda: self._queue.depth)
         self._lag = serve.LoopLag(on_sample=metrics.loop_lag_seconds.set)
         self._lease = Lease(kube, f"{settings.pod}_{settings.pod_uid}", namespace=settings.namespace)
         self._events = EventPoster(kube, settings.pod)
@@ -147,7 +148,8 @@ class Operator:
             if key:
                 controller.touched(key)
 
-        ads = AdsServer(on_loop(self._loop, authenticator.__call__), bundle.serving, changed)
+        pushed = self._metrics.ads_pushes_total.inc
+        ads = AdsServer(on_loop(self._loop, authenticator.__call__), bundle.serving, changed, on_sent=pushed)
         feed = Feed(ads, render_service)
         policies = Policies(self._kube, feed)
         controller = Controller(self._kube, feed, self._queue, policies, ads.drop)

@@ -251,8 +251,7 @@ def _deleting(snapshot: Snapshot, now: datetime) -> Move:
         return Move(status, Reason.DELETED, "the Canary is being deleted", (), 0)
     overdue = since(snapshot.meta.deleted_at, now) > UNDO_S
     if status.run and status.phase is Phase.ROLLING_BACK and since(status.run.stage_since, now) > UNDO_S:
-        # Not in the first looks of an operator that was away, which has to give sidecars weight 0 before.
-        status = moves.enter(status, Phase.READY, "", now) if snapshot.mesh.settled else status
+        status = moves.enter(status, Phase.READY, "", now) if _told(snapshot) else status
     if status.run and status.phase in plan.ACTIVE:
         if overdue and status.phase is not Phase.ROLLING_BACK:
             return moves.roll_back(status, Reason.DELETED, "the Canary is being deleted", now)
@@ -267,6 +266,12 @@ def _deleting(snapshot: Snapshot, now: datetime) -> Move:
     if left and not overdue:
         return Move(status, Reason.DELETED, "what the Canary left on other objects is taken away", (), 1.0)
     return Move(status, Reason.DELETED, "nothing is left", _farewell(snapshot), finished=True)
+
+
+def _told(snapshot: Snapshot) -> bool:
+    """Whether sidecars were given weight 0, unless there is nothing to give it for; not so in an operator's first look."""
+    service, mesh = snapshot.service, snapshot.mesh
+    return mesh.settled and (mesh.weight == 0 or service is None or bool(service.unusable))
 
 
 def _frozen(snapshot: Snapshot) -> bool:

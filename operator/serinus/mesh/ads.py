@@ -57,6 +57,7 @@ class AdsServer:
     under its lock: with a key when all proxies have what was published, or when one refused it, and with ``""`` when
     the set of proxies changed. It must return at once; ``loop.call_soon_threadsafe`` is meant.
     ``drain_s`` is the sidecars' drain time: clusters of removed listeners stay that much longer.
+    ``on_sent`` is called in the server's thread after each response.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class AdsServer:
         certificate: Pair,
         on_change: Callable[[str], None],
         drain_s: float = 45.0,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_sent = on_sent
         self._authenticate = authenticate
         self._certificate = certificate
         self._on_change = on_change
@@ -250,7 +253,7 @@ class AdsServer:
         proxy = Proxy(identity.namespace, identity.pod, identity.uid, identity.ip, time.time())
         with self._lock:
             stream = Stream(self._catalogue, proxy.name, time.monotonic(), self._drain_s)
-            connection = Connection(proxy, stream, self._lock, self._complete, self._notify)
+            connection = Connection(proxy, stream, self._lock, self._complete, self._notify, self._on_sent)
             previous = self._connections.pop(proxy.uid, None)
             self._connections[proxy.uid] = connection
         if previous is not None:

@@ -56,7 +56,7 @@ class Connection:
     """The conversation with one proxy. ``lock`` guards its stream.
 
     ``complete`` returns, under the lock, which of the keys that this proxy now has are in force everywhere; ``notify``
-    is called with these, and with keys that the proxy refused.
+    is called with these, and with keys that the proxy refused; ``sent`` is called after each response.
     """
 
     def __init__(
@@ -66,7 +66,9 @@ class Connection:
         lock: threading.Lock,
         complete: Callable[[list[str]], list[str]],
         notify: Callable[[str], None],
+        sent: Callable[[], None] = lambda: None,
     ) -> None:
+        self._sent = sent
         self.proxy = proxy
         self.stream = stream
         self._lock = lock
@@ -125,6 +127,7 @@ class Connection:
                     self._notify(key)
                 for response in responses:
                     await context.write(response)
+                    self._sent()
                 if timer is not None:
                     timer.cancel()
                 timer = None if wake_at is None else loop.call_later(wake_at - now, self._wake.set)
