@@ -533,7 +533,7 @@ def test_a_release_ends_the_same_when_the_operator_is_killed_after_every_single_
         "RollingBack Shift",
         "RollingBack Drain",
     }
-    for words in ("create replicasets", "replace replicasets", "patch deployments", "patch pods", "delete replicasets"):
+    for words in ("create replicasets", "update replicasets", "patch deployments", "patch pods", "delete replicasets"):
         assert any(place.startswith(words) for place in killed), f"no kill after: {words}"
 
 
