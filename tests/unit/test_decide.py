@@ -1609,7 +1609,8 @@ def test_a_rollback_that_takes_too_long_does_not_hang_a_deletion():
     stuck = rolling_back(plan.DRAIN, meta=meta(deleted_at=ago(UNDO_S + 9)), run_stage_since=ago(UNDO_S + 1))
     assert look(stuck).status.phase is READY
     assert look(stuck).finished
-    assert not look(replace(stuck, mesh=acknowledged(None, settled=False))).finished
+    assert not look(replace(stuck, mesh=acknowledged(None))).finished
+    assert look(replace(stuck, mesh=acknowledged(None), service=None)).finished
 
 
 def test_a_deletion_after_a_rollback_leaves_the_template_held_and_names_the_command():
