@@ -269,7 +269,7 @@ def _deleting(snapshot: Snapshot, now: datetime) -> Move:
 
 
 def _told(snapshot: Snapshot) -> bool:
-    """Whether sidecars were given weight 0, unless there is nothing to give it for. A new operator has to look first."""
+    """Whether sidecars were given weight 0, unless there is nothing to give it for. A new operator looks first."""
     service, mesh = snapshot.service, snapshot.mesh
     return mesh.settled and (mesh.weight == 0 or service is None or bool(service.unusable))
 
