@@ -33,7 +33,7 @@ from driving import (
     sweep_weights,
     wait_operator,
 )
-from harness import ROOT, App, Cluster, Watch
+from harness import ROOT, App, Cluster, Watch, eventually
 from rich.console import Console
 from rich.table import Table
 
@@ -41,6 +41,7 @@ BY_HAND = {"minRequests": 1_000_000}
 SIDECARS, CALLS_PER_S = 10, 40
 DECISIONS = 20
 CANARIES, IDLE_S = 1000, 60
+BAD_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -128,17 +129,25 @@ def _lags_ms(watch: Watch, phase: str, callers: list[App], marks: list[str], ver
 
 
 def bad_candidate(cluster: Cluster) -> list[Figure]:
-    """How long callers see a candidate that fails every request."""
+    """How long callers see a candidate that fails every request; the longest of several runs."""
+    seen_s, answers = [], []
     with application(cluster) as app:
         app.create(rate=200)
         app.adopt({"weight": 10, "for": "10m"})
-        since = app.mark()
-        app.ship("v2", ERROR_RATE="1")
-        app.wait_phase("Failed")
-        time.sleep(2)
-        bad = app.report(since)["versions"]["v2"]
-    how = f"10 % of 200 requests a second, every answer of the candidate is a 500; {bad['bad_answers']} bad answers"
-    return [at_most("bad candidate: first to last bad answer", bad["last_bad_at"] - bad["first_bad_at"], "s", 6, how)]
+        for turn in range(BAD_RUNS):
+            since = app.mark()
+            app.ship("v2", ERROR_RATE="1") if turn == 0 else command(app, "retry")
+            eventually(lambda since=since: app.report(since)["versions"].get("v2"), "a bad answer", 60)  # type: ignore[misc]
+            app.wait_phase("Failed")
+            time.sleep(2)
+            bad = app.report(since)["versions"]["v2"]
+            seen_s.append(bad["last_bad_at"] - bad["first_bad_at"])
+            answers.append(bad["bad_answers"])
+    how = (
+        f"10 % of 200 requests a second, every answer of the candidate is a 500; {BAD_RUNS} runs, the longest; all: "
+        + ", ".join(f"{took:.2f} s with {count} bad answers" for took, count in zip(seen_s, answers, strict=True))
+    )
+    return [at_most("bad candidate: first to last bad answer", max(seen_s), "s", 6, how)]
 
 
 def adoption(cluster: Cluster) -> list[Figure]:
@@ -149,15 +158,22 @@ def adoption(cluster: Cluster) -> list[Figure]:
         watch, since = app.watch(), app.mark()
         app.ship("v2")
         app.wait_promoted("v2")
-        decided = next(s["run"]["stageSince"] for s in watch.seen if s.get("phase") == "Promoting")
+        promoting = [s["run"] for s in watch.seen if s.get("phase") == "Promoting"]
         ready = next(c["lastTransitionTime"] for c in app.status()["conditions"] if c["type"] == "Ready")
-        took_s = (datetime.fromisoformat(ready) - datetime.fromisoformat(decided)).total_seconds()
+        whole_s, handed_s = (
+            (datetime.fromisoformat(ready) - datetime.fromisoformat(run["stageSince"])).total_seconds()
+            for run in (promoting[0], next(run for run in promoting if run["stage"] == "Open"))
+        )
         restarts, native = app.restarts(sidecars=True), app.status()["run"]["native"]
         lost, of = failed(app, since)
-    how = f"3 pods, from phase Promoting to Ready=True, by the status' own times; {lost} of {of} failed"
+    how = (
+        "from phase Promoting to Ready=True, by the status' own times; at 50 % the candidate had 2 of 3 pods, so the "
+        f"start of the third is in it: from the opened gates on, with all pods there, it took {handed_s:.2f} s; {lost} "
+        f"of {of} failed"
+    )
     assert not native, "the promotion was a rolling update, so it is not what was to be measured"
     return [
-        Figure("promotion by adoption: decision to Ready=True", round(took_s, 2), "s", "-", None, how),
+        Figure("promotion by adoption: decision to Ready=True", round(whole_s, 2), "s", "-", None, how),
         at_most("promotion by adoption: containers restarted", restarts, "restarts", 0, "3 pods with their sidecars"),
     ]
 
