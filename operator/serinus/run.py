@@ -121,6 +121,7 @@ class Operator:
         secure = serve.Server(hooks, WEBHOOK_PORT, certificate=self._certificate)
         async with plain, secure, asyncio.TaskGroup() as parts:
             _part(parts, self._lag.run(), "loop lag")
+            await self._lead_label(leads=False)  # of the process before us in this pod
             await self._lease.acquire()
             _part(parts, self._lease.hold(lambda: None), "lease")
             await self._lead(parts, bundle)
@@ -167,7 +168,7 @@ class Operator:
         self._feed = feed
         ads.start(f"[::]:{ADS_PORT}")
         self._ads = ads
-        await self._lead_label()
+        await self._lead_label(leads=True)
         self._loop.call_later(RETURN_S, setattr, feed, "settled", True)
         _part(parts, reader.run(), "scrape")
         _part(parts, self._events.run(), "events")
@@ -263,11 +264,11 @@ class Operator:
         except NotFound:
             return None
 
-    async def _lead_label(self) -> None:
-        """Let the Service of the ADS server select this pod."""
+    async def _lead_label(self, *, leads: bool) -> None:
+        """Let the Service of the ADS server select this pod, or not."""
         if not self._settings.pod:
             return
-        change = {"metadata": {"labels": {LABEL_ROLE: "leader"}}}
+        change = {"metadata": {"labels": {LABEL_ROLE: "leader" if leads else None}}}
         await self._kube.patch(kinds.POD, self._settings.pod, self._settings.namespace, change)
 
     def _post(self, canary: Object, decision: Decision) -> None:

@@ -55,7 +55,7 @@ class Applier:
         wrote = False
         for body in objects:
             kind = kinds.REPLICA_SET if body["kind"] == "ReplicaSet" else kinds.SERVICE
-            if kind is kinds.SERVICE and self._service_is(body):
+            if kind is kinds.SERVICE and (self._service_is(body) or await self._is_foreign(body)):
                 continue
             try:
                 await self._kube.apply(kind, body, force=True) if kind is kinds.SERVICE else await self._kube.create(
@@ -68,13 +68,23 @@ class Applier:
         return wrote
 
     def _service_is(self, body: dict[str, Any]) -> bool:
-        """Whether the candidate's Service is there as wanted; a foreign object of that name is not ours to change."""
+        """Whether the candidate's Service is there as wanted."""
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         present = self._feed.services.get(key)
         if present is None:
             return False
         spec = present["spec"]
         return bool(spec.get("selector") == body["spec"]["selector"] and spec.get("publishNotReadyAddresses"))
+
+    async def _is_foreign(self, body: dict[str, Any]) -> bool:
+        """Whether somebody else's Service has that name: it is not ours to change, and the candidate has none then."""
+        meta = body["metadata"]
+        try:
+            present = await self._kube.get(kinds.SERVICE, meta["name"], meta["namespace"])
+        except NotFound:
+            return False
+        ours = {owner["uid"] for owner in meta["ownerReferences"]}
+        return not any(owner.get("uid") in ours for owner in present["metadata"].get("ownerReferences") or [])
 
     async def _scale(self, namespace: str, sizes: tuple[tuple[ReplicaSet, int], ...]) -> bool:
         for replicaset, size in sizes:

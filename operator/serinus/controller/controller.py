@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from serinus.api.canary import CanaryStatus
-from serinus.api.names import LABEL_CANARY
+from serinus.api.canary import CanaryStatus, Phase
+from serinus.api.names import LABEL_CANARY, LABEL_HASH
 from serinus.controller.feed import Feed
-from serinus.controller.gather import read_meta, read_spec, read_status
+from serinus.controller.gather import read_meta, read_replicaset, read_spec, read_status
 from serinus.controller.pods import entry
 from serinus.controller.policies import Policies
 from serinus.controller.reconcile import Reconciler
@@ -24,6 +24,7 @@ from serinus.delivery.plan import ACTIVE, effective_phase
 from serinus.delivery.project import project
 from serinus.kube import kinds
 from serinus.kube.client import Kube
+from serinus.kube.errors import KubeError
 from serinus.kube.requests import Object
 
 SWEEP_S = 600.0
@@ -78,9 +79,15 @@ class Controller:
             self._feed.set_pod(entry(pod))
         for policy in policies:
             self.saw_policy(policy)
-        for canary in sorted(canaries, key=lambda body: body["metadata"].get("creationTimestamp", "")):
+        for canary in canaries:
             self.saw_canary(canary)
-            self._restore(canary)
+        for canary in sorted(canaries, key=lambda body: body["metadata"].get("creationTimestamp", "")):
+            try:
+                await self._restore(canary)
+            except KubeError:
+                raise
+            except Exception:  # one that cannot be read keeps no other from being served; its reconcile says why
+                log.exception("routes not restored", canary=_key(canary))
 
     async def run(self) -> None:
         """Reconcile what is due, until cancelled."""
@@ -120,13 +127,16 @@ class Controller:
 
     def saw_canary(self, body: Object, *, deleted: bool = False) -> None:
         """Take note of a Canary."""
-        meta = body["metadata"]
-        key = f"{meta['namespace']}/{meta['name']}"
+        meta, key = body["metadata"], _key(body)
         before = self._canaries.pop(key, None)
-        spec, _ = read_spec(body)
+        self._queue.add(f"canary:{key}")
         if not deleted:
+            spec, _ = read_spec(body)
             target = spec.target_ref.name if spec else ""
-            status = read_status(body)
+            try:
+                status = read_status(body)
+            except ValueError:  # its reconcile fails with that, and says so
+                status = CanaryStatus()
             self._canaries[key] = Known(
                 created=meta.get("creationTimestamp", ""),
                 target=target,
@@ -136,9 +146,9 @@ class Controller:
             )
         if deleted and before:  # whoever was second may be first now
             for other, known in self._canaries.items():
-                if other.startswith(f"{meta['namespace']}/") and known.target == before.target:
+                rivals = known.target == before.target or known.service == before.service
+                if rivals and other.startswith(f"{meta['namespace']}/"):
                     self._queue.add(f"canary:{other}")
-        self._queue.add(f"canary:{key}")
 
     def saw_policy(self, body: Object, *, deleted: bool = False) -> None:
         """Take note of a TrafficPolicy."""
@@ -165,7 +175,7 @@ class Controller:
     def saw_service(self, body: Object, *, deleted: bool = False) -> None:
         """Take note of a Service."""
         meta = body["metadata"]
-        key = f"{meta['namespace']}/{meta['name']}"
+        key = _key(body)
         if deleted:
             self._feed.drop_service(key)
         else:
@@ -180,7 +190,7 @@ class Controller:
         """Take note of a pod. Only a run that is under way looks at its pods."""
         meta = body["metadata"]
         if deleted:
-            self._feed.drop_pod(meta["namespace"], meta["name"])
+            self._feed.drop_pod(meta["namespace"], meta["name"], meta["uid"])
             self._drop(meta["uid"])
         else:
             self._feed.set_pod(entry(body))
@@ -213,14 +223,19 @@ class Controller:
             status.run.pod_hash if status.run else "",
         )
 
-    def _restore(self, canary: Object) -> None:
-        """Publish the routes that a Canary's persisted status implies, from the caches alone."""
+    async def _restore(self, canary: Object) -> None:
+        """Publish the routes that a Canary's persisted status implies."""
         meta = read_meta(canary)
         spec, problems = read_spec(canary)
         status = read_status(canary)
         if spec is None or status.stable is None or self.rival(meta.namespace, meta.name):
             return
-        route = project(Snapshot(meta, status, spec, problems)).route
+        adopted: list[Object] = []
+        if status.run and effective_phase(status) is Phase.ROLLING_BACK:  # what the target has taken serves on
+            labels = f"{LABEL_HASH}={status.run.pod_hash}"
+            adopted = await self._kube.list(kinds.REPLICA_SET, meta.namespace, labels=labels)
+        snapshot = Snapshot(meta, status, spec, problems, replicasets=tuple(map(read_replicaset, adopted)))
+        route = project(snapshot).route
         owner = f"{meta.namespace}/{meta.name}"
         self._feed.set_route(f"{meta.namespace}/{spec.service or spec.target_ref.name}", owner, route)
 
@@ -238,11 +253,24 @@ class Controller:
         Raises:
             KubeError: the API server did not answer; nothing was dropped.
         """
-        pods = {(b["metadata"]["namespace"], b["metadata"]["name"]) for b in await self._kube.list(kinds.POD)}
-        for namespace, name in set(self._feed.pods) - pods:
-            self._feed.drop_pod(namespace, name)
-        listed = await self._kube.list(kinds.CANARY)
-        canaries = {f"{b['metadata']['namespace']}/{b['metadata']['name']}" for b in listed}
-        for key in set(self._canaries) - canaries:
+        known = {entry.uid: entry for entry in self._feed.pods.values()}
+        services, policies, canaries = set(self._feed.services), self._policies.keys(), set(self._canaries)
+        # What appears while we list is in none of these, so it is not taken for gone.
+        listed = {body["metadata"]["uid"] for body in await self._kube.list(kinds.POD)}
+        for uid in known.keys() - listed:
+            self._feed.drop_pod(known[uid].namespace, known[uid].name, uid)
+            self._drop(uid)
+        for key in services - await self._listed(kinds.SERVICE):
+            self._feed.drop_service(key)
+        for key in policies - await self._listed(kinds.TRAFFIC_POLICY):
+            self._policies.drop(key)
+        for key in canaries - await self._listed(kinds.CANARY):
             self._queue.add(f"canary:{key}")
-            del self._canaries[key]
+            self._canaries.pop(key, None)
+
+    async def _listed(self, kind: kinds.Kind) -> set[str]:
+        return {_key(body) for body in await self._kube.list(kind)}
+
+
+def _key(body: Object) -> str:
+    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"

@@ -43,10 +43,13 @@ class Collector:
         """Collect for the snapshot's run as long as it is judged."""
         status, spec = snapshot.status, snapshot.spec
         run = status.run if plan.effective_phase(status) in (*plan.IN_RUN, Phase.PROMOTING) else None
-        if run is None or spec is None:
+        if run is None:
             self.stop(owner)
             return
+        if spec is None or snapshot.problems:
+            return  # what is collected goes on: counts that began again would be taken for the same ones
         if self._runs.get(owner) == run.id:
+            self._ask(owner, snapshot, service_key)  # the queries or their server may have been mended
             return
         self.stop(owner)
         service = self._feed.services.get(service_key)
@@ -59,13 +62,20 @@ class Collector:
         )
         self._counters.watch(owner, candidate, stable, self._proxies)
         self._runs[owner] = run.id
+        self._ask(owner, snapshot, service_key)
+
+    def _ask(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
+        status, spec = snapshot.status, snapshot.spec
+        assert spec is not None  # noqa: S101 - the caller has seen to it
+        assert status.run is not None  # noqa: S101 - the caller has seen to it
+        namespace, name = service_key.split("/")
         analysis = spec.analysis
         if analysis.metrics and analysis.prometheus:
             names = {
                 "namespace": namespace,
                 "target": spec.target_ref.name,
                 "service": name,
-                "revision": run.pod_hash,
+                "revision": status.run.pod_hash,
                 "stableRevision": status.stable.revision if status.stable else "",
                 "interval": analysis.interval,
             }
@@ -73,6 +83,8 @@ class Collector:
             asked = [(metric.name, render_query(metric.query, **names), interval_s) for metric in analysis.metrics]
             self._queries.watch(owner, asked, analysis.prometheus.address)
             self._asked[owner] = tuple(metric.name for metric in analysis.metrics)
+        elif self._asked.pop(owner, None):
+            self._queries.unwatch(owner)
 
     def totals(self, owner: str) -> tuple[str, Evidence, int, int] | None:
         """Return what was counted for the Canary's run; None when nothing is collected."""

@@ -8,9 +8,11 @@ at once.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import structlog
 
 from serinus.api.trafficpolicy import TrafficPolicySpec
 from serinus.controller.pods import PodEntry
@@ -19,6 +21,9 @@ from serinus.delivery.project import Route
 from serinus.mesh.model import Acks, Endpoint, PortState, Resource, ServiceState
 from serinus.mesh.model import Protocol as PortProtocol
 from serinus.mesh.ports import http_ports, protocol
+from serinus.mesh.schema import SchemaError
+
+log = structlog.get_logger()
 
 
 class Sidecars(Protocol):
@@ -72,7 +77,8 @@ def unusable(service: dict[str, Any]) -> str:
 class Feed:
     """Keeps the sidecars' state of every managed Service current. Not thread-safe: one event loop.
 
-    ``render`` turns a state into resources; ``changed`` is told the key of a Service whose state was published anew.
+    ``render`` turns a state into resources. Where it refuses a policy (``SchemaError``), weights and endpoints go on
+    with the policy that was in force before, else without one; ``refusal`` says why.
     """
 
     def __init__(self, sidecars: Sidecars, render: Callable[[ServiceState], tuple[Resource, ...]]):
@@ -86,6 +92,7 @@ class Feed:
         self._meshed: set[str] = set()
         """Services that a pod with a sidecar stands, or stood, behind."""
         self._published: dict[str, tuple[ServiceState, Route]] = {}
+        self._refusals: dict[str, str] = {}
         self.settled = False
         """Whether sidecars have had time to come back since the ADS server started."""
 
@@ -98,14 +105,16 @@ class Feed:
         self._by_namespace[pod.namespace][pod.name] = pod
         self._touched(pod.namespace, [pod] if before is None else [before, pod])
 
-    def drop_pod(self, namespace: str, name: str) -> None:
-        """Forget a pod that is gone."""
-        pod = self.pods.pop((namespace, name), None)
+    def drop_pod(self, namespace: str, name: str, uid: str = "") -> None:
+        """Forget a pod that is gone; with ``uid``, unless another one has its name by now."""
+        present = self.pods.get((namespace, name))
+        if present is None or (uid and present.uid != uid):
+            return
+        pod = self.pods.pop((namespace, name))
         self._by_namespace[namespace].pop(name, None)
         if not self._by_namespace[namespace]:
             del self._by_namespace[namespace]
-        if pod:
-            self._touched(namespace, [pod])
+        self._touched(namespace, [pod])
 
     def set_service(self, service: dict[str, Any]) -> None:
         """Take note of a Service."""
@@ -162,14 +171,28 @@ class Feed:
         """Publish what the Service's state is now, if it is another than before."""
         state = self.state(key)
         if state is None:
+            self._refusals.pop(key, None)
             if self._published.pop(key, None):
                 self._sidecars.withdraw(key)
             return
-        route = self._routes[key][1] if key in self._routes else Route()
-        before = self._published.get(key)
-        self._published[key] = (state, route)
-        if before is None or before[0] != state:
-            self._sidecars.publish(key, self._render(state))
+        before = self._published[key][0] if key in self._published else None
+        refusals = []
+        for possible in _fallbacks(state, before):
+            if possible != before:
+                try:
+                    self._sidecars.publish(key, self._render(possible))
+                except SchemaError as problem:
+                    refusals.append(str(problem))
+                    continue
+            self._published[key] = (possible, self._routes[key][1] if key in self._routes else Route())
+            break
+        if refusals and self._refusals.get(key) != refusals[0]:
+            log.warning("a state is not sent", service=key, error=refusals[0], without_policy=len(refusals) > 1)
+        self._refusals[key] = refusals[0] if refusals else ""
+
+    def refusal(self, key: str) -> str:
+        """Return why the Service's state, its policy above all, is not in force; empty when it is."""
+        return self._refusals.get(key, "")
 
     def state(self, key: str) -> ServiceState | None:
         """Return what the sidecars are to have for a Service; None when it is not managed or cannot be."""
@@ -246,8 +269,16 @@ class Feed:
                 continue
             selector = self.services[key]["spec"].get("selector") or {}
             route = self._routes[key][1] if key in self._routes else Route()
-            if any(pod.matches(selector) or pod.pod_hash == route.pod_hash for pod in pods):
+            if any(pod.matches(selector) or (route.pod_hash and pod.pod_hash == route.pod_hash) for pod in pods):
                 self.refresh(key)
+
+
+def _fallbacks(state: ServiceState, before: ServiceState | None) -> Iterator[ServiceState]:
+    yield state
+    if state.policy is not None and before is not None and before.policy not in (None, state.policy):
+        yield replace(state, policy=before.policy)
+    if state.policy is not None:
+        yield replace(state, policy=None)
 
 
 def _target(port: dict[str, Any], named: dict[str, int]) -> int | None:

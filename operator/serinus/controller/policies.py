@@ -34,7 +34,20 @@ class Policies:
             self._known[key] = (service, Policy(meta.get("creationTimestamp", ""), meta["name"], spec))
         after = self._known.get(key)
         for service in {entry[0] for entry in (before, after) if entry}:
-            self._feed.set_policies(service, [policy for other, policy in self._known.values() if other == service])
+            self._hand_over(service)
+
+    def keys(self) -> set[str]:
+        """Return the keys of all policies that could be read."""
+        return set(self._known)
+
+    def drop(self, key: str) -> None:
+        """Forget a policy that is gone."""
+        before = self._known.pop(key, None)
+        if before:
+            self._hand_over(before[0])
+
+    def _hand_over(self, service: str) -> None:
+        self._feed.set_policies(service, [policy for other, policy in self._known.values() if other == service])
 
     def of_service(self, service_key: str) -> list[str]:
         """Return the keys of the policies on a Service."""
@@ -75,6 +88,10 @@ class Policies:
         if counts and counts.name != meta["name"]:
             message = f"TrafficPolicy {counts.name} is older and has the same Service; delete one of the two"
             return _said(body, before, "Stalled", Reason.CONFLICT, message), False
+        refusal = self._feed.refusal(service_key)
+        if refusal:
+            message = f"{refusal}; until then the sidecars keep what they had before"
+            return _said(body, before, "Stalled", Reason.INVALID_SPEC, message), False
         facts = self._feed.facts(service_key)
         before = before.model_copy(update={"proxies": facts.connected, "acknowledged": facts.acknowledged})
         if facts.rejections:

@@ -1,0 +1,126 @@
+"""The controller's start and its sweep: one bad object stops no other, and what is gone leaves the caches."""
+
+from typing import Any
+
+from serinus.api.names import LABEL_HASH
+from serinus.controller.apply import Applier
+from serinus.controller.controller import Controller
+from serinus.controller.feed import Feed
+from serinus.controller.policies import Policies
+from serinus.controller.workqueue import WorkQueue
+from serinus.kube import kinds
+from serinus.kube.errors import NotFound
+from serinus.mesh.render import render_service
+
+from .test_feed import BAD, Sidecars, service
+
+NAMESPACE = "shop"
+
+
+class Kube:
+    """An API server that lists what it was given."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, list[dict[str, Any]]] = {}
+        self.written: list[dict[str, Any]] = []
+
+    async def list(self, kind: kinds.Kind, namespace: str | None = None, **_: Any) -> list[dict[str, Any]]:
+        return list(self.objects.get(kind.name, []))
+
+    async def get(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> dict[str, Any]:
+        for body in self.objects.get(kind.name, []):
+            if body["metadata"]["name"] == name:
+                return body
+        raise NotFound("there is none")
+
+    async def apply(self, kind: kinds.Kind, body: dict[str, Any], *, force: bool = True) -> dict[str, Any]:
+        self.written.append(body)
+        return body
+
+
+def meta(name: str, **more: Any) -> dict[str, Any]:
+    return {"namespace": NAMESPACE, "name": name, "uid": f"uid-{name}", **more}
+
+
+def pod(name: str, pod_hash: str) -> dict[str, Any]:
+    conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
+    return {
+        "metadata": meta(name, labels={"app": "cart", LABEL_HASH: pod_hash}),
+        "status": {"podIP": "10.1.0.7", "conditions": conditions},
+    }
+
+
+def canary(name: str, status: dict[str, Any]) -> dict[str, Any]:
+    spec = {"targetRef": {"name": name}, "strategy": {"steps": [{"weight": 10, "for": "1m"}]}}
+    return {"metadata": meta(name), "spec": spec, "status": status}
+
+
+def run(phase: str, stage: str, weight: int) -> dict[str, Any]:
+    at = "2026-01-01T00:00:00.000Z"
+    under_way = {"id": "r", "revision": "new", "podHash": "new", "startedAt": at, "stepSince": at, "weight": weight}
+    stable = {"revision": "old", "at": at}
+    return {"phase": phase, "stable": stable, "run": {**under_way, "stage": stage, "stageSince": at, "replicas": 1}}
+
+
+def controller(kube: Kube) -> tuple[Controller, Feed, list[str]]:
+    feed = Feed(Sidecars(), render_service)
+    dropped: list[str] = []
+    queue = WorkQueue(clock=lambda: 0.0)
+    return Controller(kube, feed, queue, Policies(kube, feed), dropped.append), feed, dropped  # type: ignore[arg-type]
+
+
+async def test_a_policy_that_is_refused_and_a_status_that_cannot_be_read_stop_nobody() -> None:
+    kube = Kube()
+    route = {"name": "r", "match": {"path": {"regex": BAD}}}
+    kube.objects = {
+        "Service": [service(), service("other")],
+        "Pod": [pod("new-1", "new")],
+        "TrafficPolicy": [{"metadata": meta("rules"), "spec": {"targetRef": {"name": "cart"}, "routes": [route]}}],
+        "Canary": [canary("broken", {"history": "none"}), canary("cart", run("Analysing", "Judge", 30))],
+    }
+    started, feed, _ = controller(kube)
+    await started.prime()
+    assert feed.facts("shop/cart").weight == 30
+
+
+async def test_after_a_restart_pods_that_the_target_has_taken_still_serve_during_a_rollback() -> None:
+    kube = Kube()
+    template = {"metadata": {"labels": {LABEL_HASH: "new"}}, "spec": {"containers": []}}
+    owner = {"uid": "uid-deployment", "controller": True}
+    kube.objects = {
+        "Service": [service()],
+        "Pod": [pod("new-1", "new")],
+        "Canary": [canary("cart", run("RollingBack", "Shift", 0))],
+        "ReplicaSet": [{"metadata": meta("cart-new", ownerReferences=[owner]), "spec": {"template": template}}],
+    }
+    started, feed, _ = controller(kube)
+    await started.prime()
+    state = feed.state("shop/cart")
+    assert state is not None
+    assert [endpoint.pod for endpoint in state.ports[0].stable] == ["shop/new-1"]
+
+
+async def test_a_sweep_forgets_pods_and_services_that_are_gone() -> None:
+    kube = Kube()
+    kube.objects = {"Service": [service()], "Pod": [pod("new-1", "new")]}
+    started, feed, dropped = controller(kube)
+    await started.prime()
+    kube.objects = {}
+    await started.sweep()
+    assert (feed.pods, feed.services, dropped) == ({}, {}, ["uid-new-1"])
+
+
+async def test_a_foreign_service_with_the_name_of_the_candidates_is_left_alone() -> None:
+    kube = Kube()
+    feed = Feed(Sidecars(), render_service)
+    wanted = {
+        "kind": "Service",
+        "metadata": meta("cart-canary", ownerReferences=[{"uid": "uid-cart"}]),
+        "spec": {"selector": {LABEL_HASH: "new"}},
+    }
+    kube.objects = {"Service": [service("cart-canary")]}
+    applier = Applier(kube, feed)  # type: ignore[arg-type]
+    assert not await applier._create(NAMESPACE, (wanted,))
+    kube.objects = {}
+    assert await applier._create(NAMESPACE, (wanted,))
+    assert kube.written == [wanted]
