@@ -45,9 +45,10 @@ class Release(RuleBasedStateMachine):
         chosen=st.integers(0, len(PLANS) - 1),
         version=st.sampled_from(("v2", "v2", "v2", *VERSIONS)),
         looks=st.integers(0, 30),
+        past=st.booleans(),
     )
-    def begin(self, replicas: int, chosen: int, version: str, looks: int) -> None:
-        """A new Canary (few looks), or a release at any of its stages (more of them)."""
+    def begin(self, replicas: int, chosen: int, version: str, looks: int, *, past: bool) -> None:
+        """A new Canary (few looks), or a release at any of its stages; with a ``past`` the version served before."""
         self.plan = PLANS[chosen]
         self.cluster = Cluster(self.plan, replicas)
         self.cluster.watchers.append(self._watch)
@@ -59,6 +60,8 @@ class Release(RuleBasedStateMachine):
         self.handled: set[str] = set()
         self.passed: set[tuple[str, int]] = set()
         self.tokens = 0
+        if past:
+            self._promote_and_go_back(version)
         self.cluster.proceed(min(looks, 4))
         if looks > 4:
             self.cluster.set_template(version)
@@ -183,6 +186,8 @@ class Release(RuleBasedStateMachine):
         cluster, published = self.cluster, self.cluster.published
         run, floor = cluster.status.run, self.floor
         by_name = {pod.name: pod for pod in cluster.pods}
+        ours = {rs.uid for rs in cluster.sets if rs.owner == OURS}
+        assert not [name for name in published.stable if by_name[name].set_uid in ours], "a twin serves as stable"
         for name in published.candidate:
             assert run is not None
             assert by_name[name].pod_hash == run.pod_hash
@@ -270,6 +275,7 @@ class Release(RuleBasedStateMachine):
             assert set(weights) <= allowed
         new = {command.token for command in after.commands} - {command.token for command in before.commands}
         assert not new & self.handled, "a request was dealt with twice"
+        assert len({command.token for command in after.commands}) == len(after.commands), "a request was done twice"
         self.handled |= new
         for command in after.commands:
             if command.token in new and command.verb == "promote" and "is passed" in command.result:
@@ -290,6 +296,9 @@ class Release(RuleBasedStateMachine):
             assert not cluster.reconcile(), "something is written again and again"
         assert (cluster.status, cluster.events) == (status, events), "something changes though nothing happened"
         assert not cluster.waiting() - cluster.handled() or cluster.stalled or status.phase is Phase.SUSPENDED
+        if status.phase in (Phase.READY, Phase.FAILED) and not self.hurt and status.stable is not None:
+            serving = {REVISIONS[pod.version] for pod in cluster.pods if pod.alive}
+            assert serving <= {status.stable.revision}, "what serves is not what the status calls stable"
         if status.phase is Phase.READY and cluster.reason is not Reason.BYPASSED:
             self._nothing_is_left()
             target = cluster.gather().target
@@ -335,6 +344,16 @@ class Release(RuleBasedStateMachine):
         if deployment.version != NEVER_READY and not (stable and stable.revision == REVISIONS[NEVER_READY]):
             ready = sum(pod.ready for pod in cluster.pods if pod.alive)
             assert ready >= deployment.replicas, "the target does not serve any more"
+
+    def _promote_and_go_back(self, version: str) -> None:
+        self.cluster.glass(True)
+        self.cluster.set_template(version)
+        self.cluster.settle()
+        self.cluster.set_template("v1")
+        self.cluster.settle()
+        self.cluster.glass(False)
+        self.cluster.tick(2 * WINDOW_S)
+        self.hurt = False
 
     # --- helpers -----------------------------------------------------------------------------------
 
