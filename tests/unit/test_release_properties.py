@@ -103,6 +103,7 @@ class Release(RuleBasedStateMachine):
 
     @rule(version=st.sampled_from((*VERSIONS, "v2", "v3")))
     def template_changes(self, version: str) -> None:
+        self.hurt = self.hurt or self.cluster.deployment.replicas == 0
         self.hurt = self.hurt or self._set_back_while_adopted()
         self.cluster.set_template(version)
 
@@ -114,6 +115,8 @@ class Release(RuleBasedStateMachine):
 
     @rule(replicas=st.sampled_from((0, 1, 2, 4, 5)))
     def target_is_scaled(self, replicas: int) -> None:
+        """A paused Deployment that comes back from 0 takes its newest ReplicaSet, perhaps not the stable one's."""
+        self.hurt = self.hurt or (replicas == 0 and self.cluster.deployment.paused)
         self.cluster.scale(replicas)
         self.floor = min(self.floor, replicas)
 
@@ -374,8 +377,7 @@ class Release(RuleBasedStateMachine):
                 self.hurt = self.hurt or self._set_back_while_adopted()
                 self.cluster.set_template(VERSIONS[index % len(VERSIONS)])
             elif what == "scale":
-                self.cluster.scale(index % 6)
-                self.floor = min(self.floor, index % 6)
+                self.target_is_scaled(index % 6)
             elif what in ("abort", "promote"):
                 self._ask(what)
             elif what == "controllers":
