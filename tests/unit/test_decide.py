@@ -1555,6 +1555,31 @@ def test_a_suspended_canary_starts_no_run_and_deals_with_no_request():
     assert decision.status.commands == []
 
 
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        pytest.param(
+            {"problems": ("spec.analysis.metrics[0].query: the query is empty",)}, id="an edited spec is wrong"
+        ),
+        pytest.param({"target": None}, id="the target is missing"),
+        pytest.param({"service": None}, id="the Service is missing"),
+    ],
+)
+def test_harm_is_taken_back_whatever_else_is_wrong(hindrance: dict[str, object]):
+    good = look(replace(analysing(run_weight=20, totals=GOOD), **hindrance))
+    assert (good.status.phase, good.status.run.weight) == (Phase.ANALYSING, 20)
+    bad = look(replace(analysing(run_weight=20, totals=BAD), **hindrance))
+    assert (bad.status.phase, bad.status.run.weight) == (Phase.ROLLING_BACK, 0)
+
+
+def test_a_suspended_or_hindered_run_can_be_aborted():
+    for hindered in (suspended(analysing(run_weight=20)), replace(analysing(run_weight=20), service=None)):
+        asked = replace(hindered, meta=meta(annotations=ordered("abort")))
+        decision = look(asked)
+        assert (decision.status.phase, decision.status.run.weight) == (Phase.ROLLING_BACK, 0)
+        assert decision.status.suspended_phase is None
+
+
 def test_a_suspended_canary_forgets_an_obstacle_that_is_gone():
     snapshot = suspended(analysing(run_weight=20))
     hindered = replace(snapshot, status=look(replace(snapshot, target=None)).status)

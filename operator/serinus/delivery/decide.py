@@ -7,6 +7,7 @@ that, and looks again: no status advances before the effect that it ordered has 
 from dataclasses import replace
 from datetime import datetime
 
+from serinus.analysis.model import Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Condition, Reason
@@ -23,7 +24,8 @@ def decide(snapshot: Snapshot, now: datetime) -> Decision:
     if snapshot.meta.deleted_at:
         move = _deleting(snapshot, now)
     else:
-        move = _obstacle(snapshot) or _suspended(snapshot) or _resumed(snapshot) or _live(snapshot, now)
+        hindered = _obstacle(snapshot) or _suspended(snapshot)
+        move = (hindered and (_stopped(snapshot, now) or hindered)) or _resumed(snapshot) or _live(snapshot, now)
     status = _described(snapshot, move, now)
     return Decision(status, move.events, move.after_s, move.finished)
 
@@ -67,6 +69,29 @@ def _suspended(snapshot: Snapshot) -> Move | None:
         return Move(status, Reason.SUSPENDED, message)
     stopped = status.model_copy(update={"phase": Phase.SUSPENDED, "suspended_phase": status.phase})
     return Move(stopped, Reason.SUSPENDED, message, (Event(Reason.SUSPENDED, message),))
+
+
+def _stopped(snapshot: Snapshot, now: datetime) -> Move | None:
+    """Return how a run is taken back while something hinders it: on a person's abort, or, unless suspended, for harm.
+
+    Users' metrics are left out of it: what hinders may be a metric that was written wrong.
+    """
+    status, spec = snapshot.status, snapshot.spec
+    run, phase = status.run, plan.effective_phase(status)
+    if spec is None or run is None or snapshot.rival or phase not in (*plan.IN_RUN, Phase.PROMOTING):
+        return None
+    awake = replace(snapshot, status=status.model_copy(update={"phase": phase, "suspended_phase": None}))
+    abort = next((command for command in requests.pending(snapshot) if command.verb == "abort"), None)
+    if abort:
+        move = requests.carry_out(awake, spec, abort, now)
+        return move if move.status.phase is Phase.ROLLING_BACK else None
+    if status.phase is Phase.SUSPENDED or _ending(status):
+        return None
+    plain = spec.model_copy(update={"analysis": spec.analysis.model_copy(update={"metrics": []})})
+    judged, judgement = running.judged(awake, plain, run)
+    if judgement.verdict is not Verdict.HARM:
+        return None
+    return moves.roll_back(judged, Reason.ROLLED_BACK, judgement.message, now)
 
 
 def _ending(status: CanaryStatus) -> bool:
