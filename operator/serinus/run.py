@@ -7,7 +7,7 @@
 """
 
 import asyncio
-import contextlib
+import base64
 import os
 import signal
 import uuid
@@ -50,6 +50,7 @@ from serinus.mesh.scrape import EvidenceReader
 HTTP_PORT = 8080
 WEBHOOK_PORT = 9443
 ADS_PORT = 15010
+RENEWAL_S = 600.0
 RETURN_S = 5.0
 """Sidecars have this long to come back after a start before their number is believed."""
 
@@ -110,7 +111,11 @@ class Operator:
         await self._check_definitions()
         bundle = await self._certificates()
         self._certificate.replace(bundle.serving.certificate, bundle.serving.key)
-        health = {"loop": self._lag.check, "queue": lambda: serve.check_queue(self._queue) if self._leads else ""}
+        health = {
+            "loop": self._lag.check,
+            "queue": lambda: serve.check_queue(self._queue) if self._leads else "",
+            "sidecars": lambda: "" if self._ads is None or self._ads.running else "the ADS server has ended",
+        }
         plain = serve.Server(serve.http_app(self._metrics, health, {"start": lambda: self._ready}), HTTP_PORT)
         injection = InjectionSettings(
             image=self._settings.proxy_image,
@@ -121,6 +126,7 @@ class Operator:
         secure = serve.Server(hooks, WEBHOOK_PORT, certificate=self._certificate)
         async with plain, secure, asyncio.TaskGroup() as parts:
             _part(parts, self._lag.run(), "loop lag")
+            _part(parts, self._renewals(bundle), "certificates")
             await self._lead_label(leads=False)  # of the process before us in this pod
             await self._lease.acquire()
             _part(parts, self._lease.hold(lambda: None), "lease")
@@ -173,7 +179,6 @@ class Operator:
         _part(parts, reader.run(), "scrape")
         _part(parts, self._events.run(), "events")
         _part(parts, controller.run(), "controller")
-        _part(parts, self._renewals(bundle), "certificates")
         _part(parts, self._watch(controller), "kopf")
         log.info("leading", version=__version__)
 
@@ -238,13 +243,20 @@ class Operator:
             await self._kube.patch(kinds.MUTATING_WEBHOOK_CONFIGURATION, name, None, change)
 
     async def _renewals(self, bundle: ca.Bundle) -> None:
+        """Renew the certificates in time, and put the CA back into a webhook configuration that was made anew."""
         while True:
-            await asyncio.sleep(max(60.0, min(86400.0, (bundle.renew_at - datetime.now(UTC)).total_seconds())))
-            with contextlib.suppress(KubeError):
+            await asyncio.sleep(RENEWAL_S)
+            try:
+                await self._trust(base64.b64encode(bundle.ca_pem).decode())
+                if datetime.now(UTC) < bundle.renew_at:
+                    continue
                 bundle = await self._certificates()
-                self._certificate.replace(bundle.serving.certificate, bundle.serving.key)
-                if self._ads:
-                    self._ads.replace_certificate(bundle.serving)
+            except (KubeError, ValueError) as problem:
+                log.warning("certificates not looked after, trying again", error=str(problem))
+                continue
+            self._certificate.replace(bundle.serving.certificate, bundle.serving.key)
+            if self._ads:
+                self._ads.replace_certificate(bundle.serving)
 
     async def _inject(self, body: Object, settings: InjectionSettings) -> Object:
         services = await self._services((body.get("request") or {}).get("namespace", ""))
