@@ -1,5 +1,7 @@
 """The feed: what sidecars are given, and what is told of it, when pods, Services and policies come in any state."""
 
+from dataclasses import replace
+
 import pytest
 
 from serinus.api import parse_live
@@ -124,3 +126,14 @@ def test_a_pod_without_hash_that_no_service_selects_is_no_reason_to_look_at_serv
     monkeypatch.setattr(feed, "refresh", looked.append)
     feed.set_pod(pod("job-1", app="job"))
     assert looked == []
+
+
+async def test_at_the_start_nothing_is_published_until_all_is_known_and_then_once(sidecars: Sidecars) -> None:
+    feed = Feed(sidecars, render_service)
+    feed.fill()
+    feed.set_service(service())
+    feed.set_pod(replace(pod("stable"), meshed=True))
+    feed.set_route(KEY, KEY, Route(50, "h", "h"))
+    assert sidecars.times == 0
+    await feed.publish_all()
+    assert (sidecars.times, feed.facts(KEY).weight) == (1, 50)

@@ -73,6 +73,7 @@ class Controller:
             self._kube.list(kinds.CANARY),
             self._kube.list(kinds.TRAFFIC_POLICY),
         )
+        self._feed.fill()
         for service in services:
             self._feed.set_service(service)
         for pod in pods:
@@ -82,12 +83,14 @@ class Controller:
         for canary in canaries:
             self.saw_canary(canary)
         for canary in sorted(canaries, key=lambda body: body["metadata"].get("creationTimestamp", "")):
+            await asyncio.sleep(0)
             try:
                 await self._restore(canary)
             except KubeError:
                 raise
             except Exception:  # one that cannot be read keeps no other from being served; its reconcile says why
                 log.exception("routes not restored", canary=_key(canary))
+        await self._feed.publish_all()
 
     async def run(self) -> None:
         """Reconcile what is due, until cancelled."""

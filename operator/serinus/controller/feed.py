@@ -7,6 +7,7 @@ containers are ready. Pods tell sooner than EndpointSlices do, and nothing is de
 at once.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -93,8 +94,21 @@ class Feed:
         """Services that a pod with a sidecar stands, or stood, behind."""
         self._published: dict[str, tuple[ServiceState, Route]] = {}
         self._refusals: dict[str, str] = {}
+        self._filling = False
         self.settled = False
         """Whether sidecars have had time to come back since the ADS server started."""
+
+    def fill(self) -> None:
+        """Take note of what is set from now on without publishing it, until ``publish_all``."""
+        self._filling = True
+
+    async def publish_all(self) -> None:
+        """Publish every Service as it is known now. Other tasks, the Lease's above all, run between two of them."""
+        self._filling = False
+        for key in list(self.services):
+            self._note_meshed(key, self._by_namespace.get(key.split("/")[0], {}).values())
+            self.refresh(key)
+            await asyncio.sleep(0)
 
     def set_pod(self, pod: PodEntry) -> None:
         """Take note of a pod; Services that select it are published anew when it matters to them."""
@@ -169,6 +183,8 @@ class Feed:
 
     def refresh(self, key: str) -> None:
         """Publish what the Service's state is now, if it is another than before."""
+        if self._filling:
+            return
         state = self.state(key)
         if state is None:
             self._refusals.pop(key, None)
@@ -263,6 +279,8 @@ class Feed:
             self._meshed.add(key)
 
     def _touched(self, namespace: str, pods: list[PodEntry]) -> None:
+        if self._filling:
+            return
         for key in [key for key in self.services if key.startswith(f"{namespace}/")]:
             self._note_meshed(key, pods)
             if not self._managed(key):
