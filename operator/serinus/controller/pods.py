@@ -35,10 +35,7 @@ class PodEntry:
 
     def matches(self, selector: dict[str, str]) -> bool:
         """Whether the pod's labels match a selector of equalities."""
-        for item in selector.items():  # asked for every pod and Service of a namespace: all() would take twice as long
-            if item not in self.labels:
-                return False
-        return True
+        return all(item in self.labels for item in selector.items())
 
     def fact(self) -> model.Pod:
         """Return what a decision looks at."""
