@@ -214,7 +214,16 @@ def test_nothing_is_handed_over_when(snapshot: Snapshot) -> None:
     "snapshot",
     [
         pytest.param(a_snapshot(target=a_target("v1", paused=True)), id="the stable one"),
-        pytest.param(a_snapshot(a_status(Phase.READY, released=V2), target=a_target("v2")), id="a released one"),
+        pytest.param(
+            a_snapshot(a_status(Phase.READY, released=V2), target=a_target("v2", replicas=0)),
+            id="one released for want of pods",
+        ),
+        pytest.param(
+            a_snapshot(
+                a_status(Phase.READY, released=V2, history=[Promoted(revision=V2, at=ago(60))]), target=a_target("v2")
+            ),
+            id="one released since it was promoted before",
+        ),
         pytest.param(adopted(plan.RELEASE), id="the judged one after the hand-over"),
         pytest.param(adopted(plan.RELEASE, target=a_target("v2", break_glass=True)), id="the judged one, for good"),
         pytest.param(promoting(plan.NATIVE), id="the judged one for the native rollout"),
@@ -237,6 +246,10 @@ def test_the_target_is_released_with_a_template_that_is(snapshot: Snapshot) -> N
     [
         pytest.param(a_snapshot(target=a_target("v2")), id="idle and not looked at yet"),
         pytest.param(FAILED, id="refused"),
+        pytest.param(
+            a_snapshot(a_status(Phase.READY, released=V2), target=a_target("v2")),
+            id="released for want of pods, which are there by now",
+        ),
         pytest.param(replace(FAILED, meta=DELETED), id="refused, and the Canary is deleted"),
         pytest.param(analysing(), id="being judged"),
         pytest.param(promoting(plan.ADOPT), id="about to be handed over"),

@@ -53,7 +53,7 @@ class Release(RuleBasedStateMachine):
         self.cluster = Cluster(self.plan, replicas)
         self.cluster.watchers.append(self._watch)
         self.hurt = False
-        self.raced = self.edited = False
+        self.raced = self.edited = self.mixed = False
         self.floor = replicas
         self.may_run = {"v1"}
         self.weights: dict[str, list[int]] = {}
@@ -189,6 +189,7 @@ class Release(RuleBasedStateMachine):
             assert by_name[name].pod_hash == run.pod_hash
             assert by_name[name].containers_ready
         if self._set_back_while_adopted():
+            self.mixed = True
             best = max(len(published.stable), len(published.candidate))
             assert best >= floor - floor // 4, "neither pool can take the requests"
             return
@@ -292,7 +293,7 @@ class Release(RuleBasedStateMachine):
             assert not cluster.reconcile(), "something is written again and again"
         assert (cluster.status, cluster.events) == (status, events), "something changes though nothing happened"
         assert not cluster.waiting() - cluster.handled() or cluster.stalled or status.phase is Phase.SUSPENDED
-        if status.phase in (Phase.READY, Phase.FAILED) and not self.hurt and status.stable is not None:
+        if status.phase in (Phase.READY, Phase.FAILED) and not (self.hurt or self.mixed) and status.stable is not None:
             serving = {REVISIONS[pod.version] for pod in cluster.pods if pod.alive}
             assert serving <= {status.stable.revision}, "what serves is not what the status calls stable"
         if status.phase is Phase.READY and cluster.reason is not Reason.BYPASSED and "rolls out" not in status.message:
@@ -337,7 +338,11 @@ class Release(RuleBasedStateMachine):
         deployment = cluster.deployment
         assert not deployment.labelled
         stable = cluster.status.stable
-        if deployment.version != NEVER_READY and not (stable and stable.revision == REVISIONS[NEVER_READY]):
+        if (
+            not self.hurt
+            and deployment.version != NEVER_READY
+            and not (stable and stable.revision == REVISIONS[NEVER_READY])
+        ):
             ready = sum(pod.ready for pod in cluster.pods if pod.alive)
             assert ready >= deployment.replicas, "the target does not serve any more"
 

@@ -182,7 +182,9 @@ def _release(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> 
     if target is None or not target.paused or status.stable is None:
         return None
     if run is None:
-        known = target.revision in (status.stable.revision, status.released) and not target.break_glass
+        served = {status.stable.revision, *(old.revision for old in status.history)}
+        released = status.released == target.revision and (target.replicas == 0 or target.revision in served)
+        known = (target.revision == status.stable.revision or released) and not target.break_glass
         ours = target.labelled or bool(snapshot.meta.deleted_at)  # the label goes first, the pause was ours
         return target if known and phase in (Phase.READY, Phase.FAILED) and ours else None
     if phase is not Phase.PROMOTING:
