@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# Repeatable, and no wall time is asserted: the machines that run this are shared and noisy.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 class _Jump(selectors.SelectSelector):
