@@ -9,7 +9,7 @@ from serinus.analysis.model import Outcome, Reading
 from serinus.api.canary import HandledCommand, Phase, Promoted
 from serinus.api.status import Reason
 from serinus.delivery import evidence, plan
-from serinus.delivery.decide import UNDO_S
+from serinus.delivery.deletion import UNDO_S
 from serinus.delivery.finishing import LAGGARDS_S, REVISION_NUMBER
 from serinus.delivery.model import Autoscaler, ReplicaSet, Service, Snapshot
 

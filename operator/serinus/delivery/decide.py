@@ -11,18 +11,15 @@ from serinus.analysis.model import Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Condition, Reason
-from serinus.delivery import finishing, moves, plan, requests, running
+from serinus.delivery import deletion, finishing, moves, plan, requests, running
 from serinus.delivery.model import Decision, Event, Snapshot, Target, since, stamp
 from serinus.delivery.moves import TICK_S, Move
-
-UNDO_S = 120.0
-"""A deletion waits so long for what it undoes; then it ends all the same, so that no namespace hangs."""
 
 
 def decide(snapshot: Snapshot, now: datetime) -> Decision:
     """Return the next status, Events, and when to look again. Pure; the same snapshot gives the same decision."""
     if snapshot.meta.deleted_at:
-        move = _deleting(snapshot, now)
+        move = deletion.deleting(snapshot, now)
     else:
         hindered = _obstacle(snapshot) or _suspended(snapshot)
         move = (hindered and (_stopped(snapshot, now) or hindered)) or _resumed(snapshot) or _live(snapshot, now)
@@ -156,7 +153,7 @@ def _sized(snapshot: Snapshot, spec: CanarySpec, target: Target) -> Snapshot:
 def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: datetime) -> Move | None:
     """Return how a run ends early because the target changed under it, as long as it can still be taken back."""
     status = snapshot.status
-    if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK) or _is_final(snapshot, run, target):
+    if status.phase in (Phase.RESTORING, Phase.ROLLING_BACK) or finishing.is_final(snapshot, run, target):
         return None
     if status.stable and target.revision == status.stable.revision:
         message = f"the template was set back to the stable revision {target.revision}; the run ends"
@@ -168,20 +165,6 @@ def _interrupted(snapshot: Snapshot, run: RunStatus, target: Target, now: dateti
         return None
     message = f"revision {target.revision} takes the place of {run.revision}; it gets a run of its own"
     return moves.roll_back(status, Reason.SUPERSEDED, message, now)
-
-
-def _is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
-    """Whether the target has begun to take the candidate over, so that the run ends as a promotion whatever is held."""
-    stage, stable, twin = run.stage, snapshot.status.stable, snapshot.twin
-    if snapshot.status.phase is not Phase.PROMOTING or stage not in plan.FINAL:
-        return False
-    if target.revision == run.revision:
-        return target.paused or stage != plan.ADOPT or (twin is not None and twin.owner_uid == target.uid)
-    taken = any(rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
-    if stable and target.revision == stable.revision and stage != plan.RELEASE:
-        in_service = snapshot.ready_of(stable.revision) + snapshot.ready_of(run.revision)
-        return taken and in_service < target.replicas
-    return target.paused and (taken or stage == plan.RELEASE)
 
 
 def _idle(snapshot: Snapshot, spec: CanarySpec, target: Target, now: datetime) -> Move:
@@ -266,56 +249,6 @@ def _rolling(status: CanaryStatus, target: Target, now: datetime) -> Move:
     done = moves.settle_stable(status, Promoted(revision=target.revision, at=stamp(now)))
     done = done.model_copy(update={"phase": Phase.READY, "released": "", "rejected": ""})
     return Move(done, reason, message, (Event(reason, message, warning=not released),), 0)
-
-
-def _deleting(snapshot: Snapshot, now: datetime) -> Move:
-    """Undo everything: end the run, then label, routes and freeze. A template that is held stays held."""
-    status, target, spec = snapshot.status, snapshot.target, snapshot.spec
-    if status.phase is Phase.SUSPENDED:
-        status = status.model_copy(update={"phase": status.suspended_phase, "suspended_phase": None})
-        return Move(status, Reason.DELETED, "the Canary is being deleted", (), 0)
-    overdue = since(snapshot.meta.deleted_at, now) > UNDO_S
-    if status.run and status.phase is Phase.ROLLING_BACK and since(status.run.stage_since, now) > UNDO_S:
-        status = moves.enter(status, Phase.READY, "", now) if _told(snapshot) else status
-    if status.run and status.phase in plan.ACTIVE:
-        if overdue and status.phase is not Phase.ROLLING_BACK:
-            return moves.roll_back(status, Reason.DELETED, "the Canary is being deleted", now)
-        if target and spec and _is_final(snapshot, status.run, target):
-            return finishing.promoting(snapshot, spec, status.run, target, now)
-        if status.phase is Phase.RESTORING:
-            return finishing.restoring(snapshot, status.run, now)
-        if status.phase is Phase.ROLLING_BACK:
-            return finishing.rolling_back(snapshot, status.run, target, now)
-        return moves.roll_back(status, Reason.DELETED, "the Canary is being deleted", now)
-    left = bool(target and target.labelled) or bool(snapshot.twins) or _frozen(snapshot) or _to_resume(snapshot)
-    if left and not overdue:
-        return Move(status, Reason.DELETED, "what the Canary left on other objects is taken away", (), 1.0)
-    return Move(status, Reason.DELETED, "nothing is left", _farewell(snapshot), finished=True)
-
-
-def _told(snapshot: Snapshot) -> bool:
-    """Whether sidecars were given weight 0, unless there is nothing to give it for. A new operator looks first."""
-    service, mesh = snapshot.service, snapshot.mesh
-    return mesh.settled and (mesh.weight == 0 or service is None or bool(service.unusable))
-
-
-def _frozen(snapshot: Snapshot) -> bool:
-    return snapshot.autoscaler is not None and snapshot.autoscaler.frozen
-
-
-def _to_resume(snapshot: Snapshot) -> bool:
-    target, stable = snapshot.target, snapshot.status.stable
-    held = target is not None and target.paused and not target.break_glass
-    return bool(held and target and stable and target.revision == stable.revision)
-
-
-def _farewell(snapshot: Snapshot) -> tuple[Event, ...]:
-    target = snapshot.target
-    if target is None or not target.paused or snapshot.status.stable is None:
-        return ()
-    command = f"kubectl rollout resume deployment/{target.name} -n {snapshot.meta.namespace}"
-    message = f"Deployment {target.name} stays paused with a template that was not promoted; to release it: {command}"
-    return (Event(Reason.DELETED, message, warning=True),)
 
 
 def _described(snapshot: Snapshot, move: Move, now: datetime) -> CanaryStatus:

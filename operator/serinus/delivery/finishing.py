@@ -183,3 +183,17 @@ def _after_rollback(status: CanaryStatus, run: RunStatus, target: Target | None,
         return Move(changed, reason, run.cause_message, (), 0, stalled=True)
     changed = moves.enter(status, Phase.READY, "", now)
     return Move(changed, Reason(run.cause), run.cause_message, (), 0)
+
+
+def is_final(snapshot: Snapshot, run: RunStatus, target: Target) -> bool:
+    """Whether the target has begun to take the candidate over, so that the run ends as a promotion whatever is held."""
+    stage, stable, twin = run.stage, snapshot.status.stable, snapshot.twin
+    if snapshot.status.phase is not Phase.PROMOTING or stage not in plan.FINAL:
+        return False
+    if target.revision == run.revision:
+        return target.paused or stage != plan.ADOPT or (twin is not None and twin.owner_uid == target.uid)
+    taken = any(rs.revision == run.revision and rs.replicas for rs in snapshot.targets_own)
+    if stable and target.revision == stable.revision and stage != plan.RELEASE:
+        in_service = snapshot.ready_of(stable.revision) + snapshot.ready_of(run.revision)
+        return taken and in_service < target.replicas
+    return target.paused and (taken or stage == plan.RELEASE)
