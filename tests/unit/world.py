@@ -4,6 +4,7 @@ The scene: Deployment ``web`` of four replicas serves ``v1``; ``v2`` was applied
 steps 10, 20 and 50 %.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from serinus.api.names import LABEL_HASH
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.decide import decide
+from serinus.delivery.finishing import REVISION_NUMBER
 from serinus.delivery.model import Decision, Mesh, Meta, Pod, ReplicaSet, Service, Snapshot, Target, Totals, stamp
 from serinus.delivery.revision import adopted_template, revision_of, twin_template
 
@@ -187,6 +189,64 @@ def adopted(stage: str = plan.RELEASE, **parts: Any) -> Snapshot:
         "pods": pods("v2", REPLICAS, tracked=True, gate_open=True),
     }
     return promoting(stage, **{**body, **parts})
+
+
+READY, PREPARING, ANALYSING, WAITING = Phase.READY, Phase.PREPARING, Phase.ANALYSING, Phase.WAITING
+PROMOTING, RESTORING, ROLLING_BACK, FAILED = Phase.PROMOTING, Phase.RESTORING, Phase.ROLLING_BACK, Phase.FAILED
+GONE = {"replicasets": (a_set("v1"),), "pods": pods("v1", REPLICAS)}
+"""The candidate has left."""
+
+
+def failed(cause: Reason = Reason.ROLLED_BACK, words: str = "success rate 40 %", **parts: object) -> Snapshot:
+    """A Canary whose candidate ``v2`` was refused and is gone; the target holds ``v2``."""
+    run = a_run("", weight=0, cause=cause.value, cause_message=words)
+    changes = {"status": a_status(FAILED, run, rejected=V2), "target": a_target("v2"), **GONE, **parts}
+    return a_snapshot(**changes)  # type: ignore[arg-type]
+
+
+def rolling_back(stage: str = plan.SHIFT, cause: Reason = Reason.ROLLED_BACK, **parts: object) -> Snapshot:
+    fields = {"run_weight": 0, "run_cause": cause.value, "run_cause_message": "success rate 40 %"}
+    return analysing(stage, phase=ROLLING_BACK, **{**fields, **parts})
+
+
+def restoring(stage: str, **parts: object) -> Snapshot:
+    """``v2`` is the stable version by now."""
+    weight = 100 if stage == plan.SETTLE else 0
+    changes = {"stable": Promoted(revision=V2, at=ago(5)), "history": [Promoted(revision=V1, at=ago(3600))]}
+    fields = {
+        "phase": RESTORING,
+        "run_weight": weight,
+        "status_changes": changes,
+        "target": a_target("v2", paused=False, settled=True),
+        "mesh": acknowledged(weight, shifted=True),
+    }
+    return adopted(stage, **{**fields, **parts})
+
+
+def numbered(replicaset: ReplicaSet) -> ReplicaSet:
+    """The ReplicaSet, once the target's controller has taken it for the newest."""
+    metadata = {**replicaset.manifest["metadata"], "annotations": {REVISION_NUMBER: "2"}}
+    return replace(replicaset, manifest={**replicaset.manifest, "metadata": metadata})
+
+
+STAGES_OF_A_RUN = {
+    "preparing": analysing(plan.SCALE, phase=PREPARING, run_weight=0),
+    "scaling for a step": analysing(plan.SCALE, run_step=1),
+    "shifting": analysing(plan.SHIFT),
+    "judging": analysing(),
+    "waiting": analysing(phase=WAITING),
+    "scaling for the promotion": promoting(plan.SCALE),
+    "shifting all traffic": promoting(plan.SHIFT),
+    "entering the Service": promoting(plan.OPEN),
+    "about to be adopted": promoting(plan.ADOPT),
+}
+STAGES_BEYOND = {
+    "adopted": adopted(plan.ADOPT, replicasets=(a_set("v1", 2), a_set("v2"))),
+    "released": adopted(plan.RELEASE, replicasets=(a_set("v1", 2), a_set("v2"))),
+    "rolling out natively": promoting(plan.NATIVE, run_native=True, replicasets=(a_set("v1", 2), a_set("v2", 2))),
+    "putting the routes back": restoring(plan.SETTLE, mesh=acknowledged(100)),
+}
+"""A candidate that can be taken back, and one that cannot, at every stage."""
 
 
 def ordered(verb: str, **fields: Any) -> dict[str, str]:
