@@ -119,8 +119,10 @@ class Gatherer:
         meta = read_meta(canary)
         spec, problems = read_spec(canary)
         status = read_status(canary)
-        if spec is None:
-            return Gathered(Snapshot(meta, status, problems=problems), canary)
+        if spec is None:  # the target is known by its label alone, so that a deletion can take that off
+            held = await self._kube.list(kinds.DEPLOYMENT, meta.namespace, labels=f"{LABEL_CANARY}={meta.name}")
+            target = read_target(held[0], meta.name) if held else None
+            return Gathered(Snapshot(meta, status, problems=problems, target=target), canary)
         namespace, name = meta.namespace, spec.target_ref.name
         deployment, own, scalers = await asyncio.gather(
             self._found(kinds.DEPLOYMENT, name, namespace),

@@ -1,5 +1,6 @@
 """The candidate on its way: prepared, given its share step by step, judged at each."""
 
+import math
 from dataclasses import replace
 from datetime import datetime
 
@@ -163,7 +164,7 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
         return moves.go_to_step(status, spec, plan.next_step(spec, run), now)
     left = (plan.hold_s(step) if step else 0.0) - since(run.acknowledged_at, now)
     if left > 0:
-        message = f"{place} for another {left:.0f} s; {judgement.message}"
+        message = f"{place} for another {_about(left)}; {judgement.message}"
         return Move(_as(status, Phase.ANALYSING), Reason.ANALYSING, message, (), min(TICK_S, left + 0.05))
     if snapshot.mesh.rejections:
         reason, message = proxies_wait(snapshot, "it")
@@ -175,6 +176,13 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
 
 def _place(spec: CanarySpec, run: RunStatus) -> str:
     return f"step {min(run.step + 1, len(spec.strategy.steps))} of {len(spec.strategy.steps)}"
+
+
+def _about(seconds_left: float) -> str:
+    """Return a time in words that do not change with every look, so that the status is not written for them alone."""
+    if seconds_left > 120:
+        return f"{math.ceil(seconds_left / 60)} min"
+    return f"{math.ceil(seconds_left / 5) * 5} s" if seconds_left > 10 else f"{math.ceil(seconds_left)} s"
 
 
 def _why_undecided(judgement: Judgement) -> Reason:
