@@ -71,6 +71,12 @@ def evidence(app: App) -> tuple[int, int]:
     return (book["total"][0][0], book["total"][0][1]) if book else (0, 0)
 
 
+def stable_failures(app: App) -> int:
+    """Return the stable version's failed tries in this run, as the status has them."""
+    book = (app.status().get("run") or {}).get("evidence") or {}
+    return int(book["total"][1][1]) if book else 0
+
+
 def retries(app: App) -> int:
     """Return how many requests to ``web`` the caller's sidecar has tried again, by Envoy's own count."""
     caller = next(iter(app.pods("app=caller")))

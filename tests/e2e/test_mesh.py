@@ -15,6 +15,7 @@ from driving import (
     manage,
     restart_rolling,
     retries,
+    stable_failures,
     sweep_weights,
 )
 from harness import App, Cluster, Object, eventually
@@ -76,9 +77,15 @@ def test_a_candidate_that_crashes_four_times_costs_no_request_and_every_failed_t
     unharmed(app, since)
     assert app.report(since)["bad_answers"] == 0
     tried_again = retries(app)
-    print(f"{died} containers died; {tried_again} requests were tried again on stable; evidence {evidence(app)}")
+    print(f"{died} containers died; {tried_again} requests were tried again on stable")
     assert tried_again > 0
-    eventually(lambda: evidence(app)[1] == tried_again, f"{tried_again} failed tries in the evidence", 10)
+
+    def booked() -> bool:  # on a busy machine a stable pod may fail a try too, and that is not the candidate's
+        print(f"evidence: candidate {evidence(app)}, stable's failed tries {stable_failures(app)}")
+        return evidence(app)[1] + stable_failures(app) == tried_again
+
+    eventually(booked, f"{tried_again} failed tries in the evidence", 10, 1)
+    assert evidence(app)[1] > 0.9 * tried_again
 
 
 @pytest.mark.acceptance(64)
