@@ -19,7 +19,7 @@ import yaml
 
 from serinus.kube import kinds
 from serinus.kube.client import KubeClient
-from serinus.kube.errors import KubeError, NotFound
+from serinus.kube.errors import Conflict, KubeError, NotFound, Transient
 from serinus.kube.requests import Request
 
 ROOT = Path(__file__).parents[2]
@@ -66,10 +66,25 @@ class Cluster:
     def create_all(self, objects: "list[tuple[kinds.Kind, Object]]") -> None:
         """Create many objects at once, much faster than kubectl would."""
 
-        async def create() -> None:
-            await asyncio.gather(*(self._client.create(kind, body) for kind, body in objects))
+        gate = asyncio.Semaphore(16)
 
-        asyncio.run_coroutine_threadsafe(create(), self._loop).result(300)
+        async def create(kind: kinds.Kind, body: Object) -> None:
+            async with gate:
+                for _ in range(5):
+                    try:
+                        await self._client.create(kind, body)
+                    except Transient:
+                        await asyncio.sleep(1)
+                    except Conflict:
+                        return  # a try that got no answer has created it
+                    else:
+                        return
+            raise AssertionError(f"{kind.name} {body['metadata']['name']} could not be created")
+
+        async def every() -> None:
+            await asyncio.gather(*(create(kind, body) for kind, body in objects))
+
+        asyncio.run_coroutine_threadsafe(every(), self._loop).result(300)
 
     def raw(self, method: str, path: str, query: tuple[tuple[str, str], ...] = ()) -> Object:
         verb = "get" if method == "GET" else "create"
