@@ -344,6 +344,17 @@ class Fleet:
             for body in self.cluster.list(kind, self.namespace)
         }
 
+    def rest(self) -> dict[str, str]:
+        """Wait until nothing changes any more, for three seconds; return ``versions``."""
+        seen = [self.versions()]
+
+        def unchanged() -> bool:
+            seen.append(self.versions())
+            return seen[-1] == seen[-2]
+
+        eventually(unchanged, "nothing changes any more", 60, 3)
+        return seen[-1]
+
     def close(self) -> None:
         """Delete everything: the Canaries first, so that the namespace has nothing to wait for."""
         self.cluster.kubectl(

@@ -368,7 +368,7 @@ OTHER_VERSION = (
 def test_an_operator_of_another_version_starts_no_run_and_changes_no_object_of_fifty_idle_canaries(
     fleet: Fleet, cluster: Cluster
 ) -> None:
-    before = fleet.versions()
+    before = fleet.rest()
 
     def change(container: Object) -> None:
         container["command"] = ["python", "-c", OTHER_VERSION]
@@ -388,7 +388,7 @@ def _logged(cluster: Cluster, word: str) -> bool:
 
 @pytest.mark.acceptance(58)
 def test_the_other_49_canaries_do_not_notice_one_that_is_broken(fleet: Fleet, cluster: Cluster) -> None:
-    broken, shipped, before = fleet.names[0], fleet.names[1], fleet.versions()
+    broken, shipped, before = fleet.names[0], fleet.names[1], fleet.rest()
     fleet.ship(broken, "v2")
     eventually(lambda: fleet.status(broken).get("phase") == "Waiting", "a run of the one begins", 30)
     nonsense = [{"op": "replace", "path": "/status/run/evidence", "value": {"reader": "nonsense"}}]
