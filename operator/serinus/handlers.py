@@ -25,7 +25,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.enforce_retry_after = True
     chosen.watching.server_timeout = 300
     chosen.watching.connect_timeout = 5
-    chosen.watching.chunk_size = 500
+    chosen.watching.chunk_size = 100
     chosen.queueing.idle_timeout = 1.0
     chosen.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     chosen.peering.standalone = True

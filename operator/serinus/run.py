@@ -8,6 +8,8 @@
 
 import asyncio
 import base64
+import ctypes
+import gc
 import os
 import signal
 import uuid
@@ -51,6 +53,8 @@ HTTP_PORT = 8080
 WEBHOOK_PORT = 9443
 ADS_PORT = 15010
 RENEWAL_S = 600.0
+TIDY_S = 20.0
+"""How often freed memory is given back to the system."""
 RETURN_S = 5.0
 """Sidecars have this long to come back after a start before their number is believed."""
 
@@ -180,6 +184,7 @@ class Operator:
         _part(parts, self._events.run(), "events")
         _part(parts, controller.run(), "controller")
         _part(parts, self._watch(controller), "kopf")
+        _part(parts, _tidy(), "memory")
         log.info("leading", version=__version__)
 
     async def _watch(self, controller: Controller) -> None:
@@ -294,6 +299,16 @@ class Operator:
             self._metrics.forget(namespace, name)
         else:
             self._metrics.canary(namespace, name, status.phase.value if status.phase else "", status.weight)
+
+
+async def _tidy() -> None:
+    """Give memory back that the start and later bursts have left behind: glibc keeps freed pages unless it is asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None:
+        await asyncio.sleep(TIDY_S)
+        gc.collect()
+        await asyncio.to_thread(trim, 0)
+    await asyncio.Event().wait()
 
 
 def _part(parts: asyncio.TaskGroup, coroutine: Coroutine[Any, Any, None], name: str) -> None:

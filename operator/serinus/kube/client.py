@@ -26,7 +26,7 @@ from serinus.kube.requests import Change, Object, PatchType, Request
 TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 IN_FLIGHT = 32
-PAGE = 500
+PAGE = 100
 
 log = structlog.get_logger()
 
