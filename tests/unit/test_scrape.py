@@ -58,11 +58,18 @@ def numbers(counts: Counts) -> tuple[int, int]:
 
 
 def counters(recording: str, cluster: str = CANDIDATE) -> ClusterCounters:
-    return parse(RECORDED[recording])[cluster]
+    found = parse(RECORDED[recording])[cluster]
+    # The recordings are older than the counter of HTTP/2 connections; gRPC was sent over one.
+    return replace(found, http2=1) if recording.startswith("grpc") else found
 
 
 def test_every_recording_has_an_expectation() -> None:
     assert EXPECTED.keys() == RECORDED.keys()
+
+
+def test_over_http1_every_request_that_found_no_connection_counts_however_few_connections_were_tried() -> None:
+    seen = ClusterCounters(total=160, retried_errors=156, cut=4, ejected=152, connect_failures=150)
+    assert seen.counts().failures == 312
 
 
 @pytest.mark.parametrize("recording", EXPECTED)

@@ -38,6 +38,7 @@ _FIELDS = {
     "upstream_rq_timeout": "timeouts",
     "upstream_rq_per_try_timeout": "try_timeouts",
     "upstream_cx_none_healthy": "no_host",
+    "upstream_cx_http2_total": "http2",
     "upstream_rq_pending_overflow": "overflow",
 }
 _SERVER_FAULTS = frozenset({2, 4, 8, 13, 14, 15})
@@ -68,6 +69,7 @@ class ClusterCounters:
     try_timeouts: int = 0
     no_host: int = 0
     overflow: int = 0
+    http2: int = 0
     grpc_faults: int = 0
     buckets: tuple[int, ...] = _NO_BUCKETS
 
@@ -93,9 +95,10 @@ class ClusterCounters:
         answered = self.errors + self.retried_errors
         refused = self.no_host + self.overflow
         other = self.reset + self.try_timeouts + refused
-        # Over HTTP/2 what was ejected may have been connected, and then is in the total too.
         connected = max(0, self.total - self.active - well)
-        unconnected = max(min(self.connect_failures, self.ejected), self.ejected - connected) + refused
+        unconnected = self.ejected + refused
+        if self.http2:  # then what was ejected may have been connected, and is in the total too
+            unconnected = max(min(self.connect_failures, self.ejected), self.ejected - connected) + refused
         least = max(connected + unconnected, answered, max(self.ejected, self.cut) + other)
         failed = min(least, answered + self.ejected + self.cut + other)
         requests = max(failed, min(well + failed, self.total + unconnected))
