@@ -12,13 +12,12 @@ from typing import Protocol
 import structlog
 
 from serinus.analysis.model import Evidence, Reading
-from serinus.api.canary import CanaryStatus, Phase
+from serinus.api.canary import CanaryStatus
 from serinus.api.names import FINALIZER
 from serinus.controller.apply import Applier
 from serinus.controller.feed import Feed
 from serinus.controller.gather import Gathered, Gatherer
 from serinus.controller.workqueue import Result
-from serinus.delivery import plan
 from serinus.delivery.decide import decide
 from serinus.delivery.model import Decision, Snapshot, Totals
 from serinus.delivery.project import project
@@ -153,9 +152,3 @@ class Reconciler:
 def dump(status: CanaryStatus) -> Object:
     """Return a status as it stands in the cluster."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def judged(snapshot: Snapshot) -> bool:
-    """Whether the snapshot's run collects evidence."""
-    phase = snapshot.status.phase
-    return snapshot.status.run is not None and phase in (*plan.IN_RUN, Phase.PROMOTING, Phase.SUSPENDED)
