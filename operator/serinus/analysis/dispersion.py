@@ -1,0 +1,71 @@
+"""How much more than chance stable's own pods differ among each other, measured on the two halves of them.
+
+Tests on requests take each request for a draw of its own. Where pods differ for a while (a slow node, a full cache),
+bad requests come in clusters, and such tests cry wolf. So the evidence of a block is divided by
+``1 + kappa * E * theta * (1 - theta)``, with ``E`` bad requests of which the candidate's expected share is ``theta``:
+by how much the variance of its bad requests exceeds that of chance, when the pods' rates vary with relative variance
+``kappa``. Dividing an e-value's logarithm leaves an e-value (Jensen's inequality).
+
+``kappa`` is estimated by moments at three lengths of time, so that slow variation is seen too, and the largest counts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from serinus.analysis.evalues import Floats
+
+SPANS = (1, 6, 18)
+"""Lengths over which the halves are compared, in blocks."""
+FIRST_GUESS = 0.2
+"""Relative variance between the halves that is assumed before anything is measured."""
+FIRST_WEIGHT = 20.0
+"""How much measuring outweighs the first guess, as a sum of squared variances."""
+OUTLIER = 25.0
+"""Squared deviations count up to so many times their variance: a single blip is for the cap on a block's evidence."""
+
+
+@dataclass(slots=True)
+class Dispersion:
+    """Running sums, for each span: ``open`` are the counts of the span under way, as ``(bad 1, bad, n 1, n)``.
+
+    Shapes: ``open`` (3, 4, N), ``excess`` and ``scale`` (3, N); ``blocks`` counts blocks.
+    """
+
+    open: Floats
+    excess: Floats
+    scale: Floats
+    blocks: int = 0
+
+    @classmethod
+    def start(cls, runs: int) -> "Dispersion":
+        """Return the sums before anything was measured."""
+        spans = len(SPANS)
+        return cls(np.zeros((spans, 4, runs)), np.zeros((spans, runs)), np.zeros((spans, runs)))
+
+    def add(self, bad_1: Floats, n_1: Floats, bad_2: Floats, n_2: Floats) -> None:
+        """Take in one block: bad requests and requests of the two halves, each of shape (N,)."""
+        self.blocks += 1
+        self.open += np.stack([bad_1, bad_1 + bad_2, n_1, n_1 + n_2])
+        for index, span in enumerate(SPANS):
+            if self.blocks % span:
+                continue
+            first, every, requests_1, requests = self.open[index]
+            theta = requests_1 / np.maximum(requests, 1)
+            variance = every * theta * (1 - theta)
+            deviation = np.minimum((first - every * theta) ** 2, OUTLIER * np.maximum(variance, 0.25))
+            self.excess[index] += np.where(variance > 0, deviation - variance, 0.0)
+            self.scale[index] += variance**2
+            self.open[index] = 0.0
+
+    def kappa(self) -> Floats:
+        """Return the relative variance between the two halves' rates, as if in each block anew; shape (N,)."""
+        spans = np.array(SPANS, float)[:, None]
+        measured = spans * np.maximum(self.excess, 0.0) / (self.scale + FIRST_WEIGHT)
+        guess = FIRST_GUESS * FIRST_WEIGHT / (self.scale[0] + FIRST_WEIGHT)
+        return np.asarray(measured.max(axis=0) + guess)
+
+    def between(self, pods_c: Floats, pods_b: Floats) -> Floats:
+        """Return ``kappa`` for arms of so many pods each, from that of stable's halves. Shapes (N,)."""
+        per_pod = self.kappa() / 2 * np.maximum(pods_b, 2) / 2
+        return np.asarray(per_pod * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1)))

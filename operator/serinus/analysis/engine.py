@@ -1,0 +1,267 @@
+"""The sequential engine: counts of both versions in, evidence for harm and for safety out. Vectorised over releases.
+
+*Harm.* For every row an e-process against "the promise is kept": a mixture over effect sizes and over the times at
+which a defect may begin. Half of the stake bets from the first request on, the rest is spread over all later minutes,
+as ``1 / (t ln² t)``, so that there is one ``alpha`` for a run of any length. Rows of a family are averaged, which is
+valid however they depend on each other. An outage is looked for at every scrape in the same way.
+
+*Safety.* For every row and tolerance an e-process against "the candidate is at the tolerance or beyond"; it is safe
+when every row has passed one that is in force.
+
+Requests are taken in blocks: the sizes of a block's two arms are fixed first, its bad requests are then tested. Each
+block is compared with itself alone, so whatever both versions go through together cancels, and shifting weights cannot
+feign a difference (Simpson's paradox).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serinus.analysis.dispersion import Dispersion
+from serinus.analysis.evalues import Floats, log_e
+from serinus.analysis.settings import Row, Settings
+
+_RESTARTS = 0.5 / 2.10974
+"""Half the stake, over the sum of ``1 / (n ln² n)`` from 2 on."""
+_SAFE_EFFECTS = np.array([0.6, 1.0, 1.15])
+"""The candidate's share of bad requests as a multiple of stable's, in the alternatives that bet on safety."""
+_OUTAGES = np.array([0.6, 0.95])
+"""The candidate's share of failed requests in the alternatives that bet on an outage."""
+_OUTAGE_STAKE = 0.2
+_SHARE_PRIOR = (0.5, 500.0)
+"""Bad requests and requests of stable that are assumed before any was seen."""
+_LEAST, _MOST = 1e-5, 0.98
+_KAPPA_LATENCY = 0.0025
+"""Relative variance of the share of slow requests that is taken for granted between two pods: it is not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Counts of both versions: ``bad_c`` and ``bad_b`` (rows, N); requests ``n_c`` and ``n_b`` (rows, N)."""
+
+    bad_c: Floats
+    n_c: Floats
+    bad_b: Floats
+    n_b: Floats
+
+    def __add__(self, other: "Arms") -> "Arms":
+        return Arms(self.bad_c + other.bad_c, self.n_c + other.n_c, self.bad_b + other.bad_b, self.n_b + other.n_b)
+
+
+def no_requests(rows: int, runs: int) -> Arms:
+    """Return counts of nothing."""
+    return Arms(*(np.zeros((rows, runs)) for _ in range(4)))
+
+
+@dataclass(slots=True)
+class State:
+    """What the tests have come to. Everything is a float or an array with the releases on the last axis."""
+
+    harm: Floats
+    """(rows, effects, N): logarithm of each bet on harm, restarts in it."""
+    out: Floats
+    """(outages, N): of each bet on an outage."""
+    safe: Floats
+    """(tolerances of all rows, alternatives, N)."""
+    known_bad: Floats
+    """(rows, N): stable's bad requests, fading."""
+    known: Floats
+    """(rows, N): stable's requests, fading alike."""
+    seen: Floats
+    """(4, N): all bad requests and requests to the candidate, those that stable's rate at the time would have given,
+    and the requests of both versions."""
+    restarts: int = 0
+    scrapes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Evidence as it stands, natural logarithms; ``harm`` by family and ``safe`` by row, releases on the last axis."""
+
+    harm: dict[str, Floats]
+    rows: Floats
+    """(rows, N): for harm, row by row."""
+    safe: Floats
+    """(rows, N): for safety, at the best tolerance in force."""
+
+    def worst(self) -> Floats:
+        """Return the evidence for harm of the family that has most."""
+        return np.asarray(np.max(np.stack(list(self.harm.values())), axis=0))
+
+
+class Engine:
+    """The tests for a fixed list of rows. It holds no counts; ``State`` does."""
+
+    def __init__(self, settings: Settings, rows: tuple[Row, ...]):
+        self.settings = settings
+        self.rows = rows
+        self.families = tuple(dict.fromkeys(row.family for row in rows))
+        self._rho = np.array([row.promise.rho for row in rows])[:, None, None]
+        self._delta = np.array([row.promise.delta for row in rows])[:, None, None]
+        self._effects = np.array(settings.effects)[None, :, None]
+        pairs = [(index, tolerance) for index, row in enumerate(rows) for tolerance in row.tolerances]
+        self._safe_row = np.array([index for index, _ in pairs], dtype=int)
+        self._after_s = np.array([tolerance.after_s for _, tolerance in pairs])
+        self._safe_rho = np.array([tolerance.rho for _, tolerance in pairs])[:, None]
+        self._safe_delta = np.array([tolerance.delta for _, tolerance in pairs])[:, None]
+        self._failed = [index for index, row in enumerate(rows) if row.edge is None and row.outage]
+
+    def start(self, runs: int, before: Arms | None = None) -> State:
+        """Return the state before the first request; ``before`` is what stable did earlier."""
+        rows, effects = len(self.rows), len(self.settings.effects)
+        known_bad, known = (np.full((rows, runs), prior) for prior in _SHARE_PRIOR)
+        if before is not None:
+            known_bad, known = known_bad + before.bad_b, known + before.n_b
+        return State(
+            harm=np.full((rows, effects, runs), np.log(0.5)),
+            out=np.full((len(_OUTAGES), runs), np.log(0.5)),
+            safe=np.zeros((len(self._after_s), len(_SAFE_EFFECTS) + 1, runs)),
+            known_bad=known_bad,
+            known=known,
+            seen=np.zeros((4, runs)),
+        )
+
+    def scrape(self, state: State, arms: Arms) -> None:
+        """Take in the requests of one scrape, for outages. Scrapes that have too few requests are to be put together."""
+        if not self._failed:
+            return
+        row = self._failed[0]
+        margin, state.scrapes = self.settings.outage, state.scrapes + 1
+        q_b = self._known(state)[row]
+        q_c = np.maximum(_OUTAGES[:, None], 1 - (1 - margin.rho * q_b - margin.delta) * 0.4)
+        value = log_e(
+            arms.bad_c[row],
+            arms.n_c[row],
+            arms.bad_b[row],
+            arms.n_b[row],
+            np.minimum(q_c, _MOST),
+            np.minimum(q_b, _MOST) + np.zeros_like(q_c),
+            np.array(margin.rho),
+            np.array(margin.delta),
+        )
+        both = (arms.n_c[row] > 0) & (arms.n_b[row] > 0)
+        value = np.where(both, np.minimum(value, self.settings.outage_cap), 0.0)
+        state.out = np.logaddexp(state.out, np.log(_spent(state.scrapes))) + value
+
+    def block(
+        self, state: State, arms: Arms, now_s: float, warm: NDArray[np.bool_], kappa: Floats, lengths_s: Floats
+    ) -> None:
+        """Take in one block.
+
+        Args:
+            state: changed in place.
+            arms: the block's counts.
+            now_s: seconds since the run began.
+            warm: whether the candidate was warmed up before the block began, by release.
+            kappa: relative variance between the arms' rates of failure, (N,), from ``Dispersion.between``.
+            lengths_s: length of each block in seconds, (N,); 0 where a release has no block.
+        """
+        q_b = np.clip(self._known(state), _LEAST, 0.9)
+        kappas = np.stack([kappa if row.edge is None else np.full_like(kappa, _KAPPA_LATENCY) for row in self.rows])
+        self._restart(state, now_s)
+        self._bet_on_harm(state, arms, warm, kappas, q_b)
+        self._bet_on_safety(state, arms, warm, kappas, q_b)
+        first = self._failed[0] if self._failed else 0
+        expected = arms.n_c[first] * np.where(
+            arms.n_b[first] > 0, arms.bad_b[first] / np.maximum(arms.n_b[first], 1), q_b[first]
+        )
+        state.seen += np.stack([arms.bad_c[first], arms.n_c[first], expected, arms.n_c[first] + arms.n_b[first]])
+        fade = np.exp(-lengths_s / self.settings.memory_s)
+        state.known_bad = state.known_bad * fade + arms.bad_b
+        state.known = state.known * fade + arms.n_b
+
+    def _known(self, state: State) -> Floats:
+        return state.known_bad / state.known
+
+    def _restart(self, state: State, now_s: float) -> None:
+        while state.restarts < int(now_s // self.settings.restart_s):
+            state.restarts += 1
+            state.harm = np.logaddexp(state.harm, np.log(_spent(state.restarts)))
+
+    def _bet_on_harm(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
+        wide = np.where(warm, 1.0, self.settings.warm_factor)
+        rho, delta = self._rho * wide, self._delta * wide
+        line = np.minimum(rho * q_b[:, None] + delta, 0.95)
+        odds = line / (1 - line) * self._effects
+        q_c = np.minimum(odds / (1 + odds), _MOST)
+        counts = _spread(arms)
+        value = log_e(*counts, q_c, q_b[:, None] + np.zeros_like(q_c), rho, delta)
+        value = _tempered(value, arms, kappas, line, q_b)
+        bets = (q_c > rho * q_b[:, None] + delta) & (warm | (self._effects >= self.settings.warm_effect))
+        bets = bets & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
+        state.harm = state.harm + np.where(bets, np.minimum(value, self.settings.cap), 0.0)
+
+    def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
+        rows = self._safe_row
+        known = q_b[rows]
+        # The greater of the two bounds is the null's edge; which one that is, is decided before the block.
+        wider = self._safe_rho * known >= known + self._safe_delta
+        rho = np.where(wider, self._safe_rho, np.minimum(self._safe_rho, 1.0))[:, None]
+        delta = np.where(wider, 0.0, self._safe_delta)[:, None]
+        line = np.minimum(rho * known[:, None] + delta, 0.98)
+        q_c = np.concatenate([_SAFE_EFFECTS[None, :, None] * known[:, None], 0.5 * line], axis=1)
+        q_c = np.maximum(q_c, _LEAST / 10)
+        of_row = Arms(arms.bad_c[rows], arms.n_c[rows], arms.bad_b[rows], arms.n_b[rows])
+        counts = _spread(of_row)
+        value = log_e(*counts, np.minimum(q_c, _MOST), known[:, None] + np.zeros_like(q_c), rho, delta)
+        value = _tempered(value, of_row, kappas[rows], line, known)
+        bets = (q_c < 0.95 * line) & warm & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
+        state.safe = state.safe + np.where(bets, value, 0.0)
+
+    def read(self, state: State, now_s: float) -> Readout:
+        """Return the evidence at ``now_s`` seconds of the run."""
+        unspent = np.log(0.5 - _spent_until(state.restarts))
+        rows = np.logaddexp(_log_mean(state.harm, 1), unspent)
+        harm = {}
+        for family in self.families:
+            own = [index for index, row in enumerate(self.rows) if row.family == family]
+            harm[family] = _log_mean(rows[own], 0)
+        if self._failed:
+            family = self.rows[self._failed[0]].family
+            left = np.log(0.5 - _spent_until(state.scrapes))
+            out = np.logaddexp(_log_mean(state.out, 0), left)
+            harm[family] = np.logaddexp(np.log(1 - _OUTAGE_STAKE) + harm[family], np.log(_OUTAGE_STAKE) + out)
+        every = _log_mean(state.safe, 1)
+        in_force = np.where((self._after_s <= now_s)[:, None], every, -np.inf)
+        safe = np.stack([in_force[self._safe_row == index].max(axis=0) for index in range(len(self.rows))])
+        return Readout(harm, rows, safe)
+
+
+def _spread(arms: Arms) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the counts with room for alternatives between rows and releases."""
+    return arms.bad_c[:, None], arms.n_c[:, None], arms.bad_b[:, None], arms.n_b[:, None]
+
+
+def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floats) -> Floats:
+    """Return evidence divided by how much more than chance pods differ (``serinus.analysis.dispersion``).
+
+    What is expected at the null's edge is known before the block; where more came, and speaks for the alternative, that
+    counts: a smaller e-value is one, too.
+    """
+    requests = np.maximum(arms.n_c + arms.n_b, 1)
+    theta = arms.n_c / requests
+    spread = (kappas * theta * (1 - theta))[:, None]
+    expected = 1 + spread * (arms.n_c[:, None] * line + (arms.n_b * q_b)[:, None])
+    came = 1 + spread * (arms.bad_c + arms.bad_b)[:, None]
+    return np.where(value > 0, value / np.maximum(expected, came), value / expected)
+
+
+def _log_mean(logs: Floats, axis: int) -> Floats:
+    most = logs.max(axis=axis, keepdims=True)
+    return np.asarray(np.log(np.mean(np.exp(logs - most), axis=axis)) + np.squeeze(most, axis))
+
+
+def _spent(start: int) -> float:
+    """Return the share of the stake that begins to bet at the start of this number, from 1 on."""
+    return float(_RESTARTS / ((start + 1) * np.log(start + 1) ** 2))
+
+
+_SUMS = [0.0]
+
+
+def _spent_until(start: int) -> float:
+    """Return the share of the stake that has begun to bet after so many starts beyond the first."""
+    while len(_SUMS) <= start:
+        _SUMS.append(_SUMS[-1] + _spent(len(_SUMS)))
+    return _SUMS[start]

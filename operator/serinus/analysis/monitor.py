@@ -1,0 +1,130 @@
+"""From scrapes to evidence: puts requests together into blocks, measures how stable's pods differ, feeds the engine.
+
+The same code runs for one Canary in the operator and for hundreds of simulated releases side by side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serinus.analysis.dispersion import Dispersion
+from serinus.analysis.engine import Arms, Engine, Readout, State, no_requests
+from serinus.analysis.evalues import Floats
+from serinus.analysis.settings import Row, Settings
+
+_RATE_MEMORY_S = 60.0
+_NEVER = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What was counted since the last scrape: both arms, and the failures and requests of stable's halves, (4, N).
+
+    ``candidates`` and ``stables`` are the numbers of pods, (N,).
+    """
+
+    arms: Arms
+    halves: Floats
+    candidates: Floats
+    stables: Floats
+
+
+@dataclass(slots=True)
+class Watched:
+    """All that is known of the releases that are watched. Shapes as in ``State``; (N,) where not said otherwise."""
+
+    state: State
+    dispersion: Dispersion
+    block: Arms
+    """Requests of the block under way."""
+    halves: Floats
+    """(4, N): failures and requests of stable's halves in the block under way."""
+    outage: Arms
+    """Requests since the last look for an outage."""
+    open_s: Floats
+    """How long the block under way is open."""
+    unlooked_s: Floats
+    """How long ago an outage was last looked for."""
+    first_s: Floats
+    """Second of the run in which the candidate had answered its first request; -1 before."""
+    rate: Floats
+    """Requests a second to both versions."""
+    now_s: float = 0.0
+
+
+class Monitor:
+    """Evidence about releases, from their scrapes."""
+
+    def __init__(self, settings: Settings, rows: tuple[Row, ...]):
+        self.settings = settings
+        self.engine = Engine(settings, rows)
+
+    def start(self, runs: int, before: Arms | None = None, rate: float = 0.0) -> Watched:
+        """Return what is known before the first scrape: at most what stable did ``before``, and its ``rate``."""
+        rows = len(self.engine.rows)
+        return Watched(
+            state=self.engine.start(runs, before),
+            dispersion=Dispersion.start(runs),
+            block=no_requests(rows, runs),
+            halves=np.zeros((4, runs)),
+            outage=no_requests(rows, runs),
+            open_s=np.zeros(runs),
+            unlooked_s=np.zeros(runs),
+            first_s=np.full(runs, _NEVER),
+            rate=np.full(runs, rate),
+        )
+
+    def warm(self, watched: Watched, at_s: Floats | float) -> NDArray[np.bool_]:
+        """Return whether the candidate was warmed up at this second of the run."""
+        begun = watched.first_s >= 0
+        return begun & (at_s - watched.first_s >= self.settings.warm_up_s)
+
+    def take(self, watched: Watched, scrape: Scrape, now_s: float) -> Readout:
+        """Take in one scrape, at ``now_s`` seconds of the run; ``watched`` is changed in place."""
+        length_s = max(now_s - watched.now_s, 0.0)
+        watched.now_s = now_s
+        answered = scrape.arms.n_c[0] > 0
+        watched.first_s = np.where((watched.first_s < 0) & answered, now_s, watched.first_s)
+        share = 1 - np.exp(-length_s / _RATE_MEMORY_S) if length_s else 0.0
+        present = (scrape.arms.n_c[0] + scrape.arms.n_b[0]) / max(length_s, 1e-9)
+        watched.rate = np.where(watched.rate > 0, watched.rate + share * (present - watched.rate), present)
+        self._look_for_outage(watched, scrape, length_s)
+        self._fill_block(watched, scrape, length_s, now_s)
+        return self.engine.read(watched.state, now_s)
+
+    def _look_for_outage(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
+        watched.outage = watched.outage + scrape.arms
+        watched.unlooked_s = watched.unlooked_s + length_s
+        due = self._due(watched.outage, watched.unlooked_s, 0.0)
+        if due.any():
+            self.engine.scrape(watched.state, _only(watched.outage, due))
+            watched.outage = _only(watched.outage, ~due)
+            watched.unlooked_s = np.where(due, 0.0, watched.unlooked_s)
+
+    def _fill_block(self, watched: Watched, scrape: Scrape, length_s: float, now_s: float) -> None:
+        watched.block = watched.block + scrape.arms
+        watched.halves = watched.halves + scrape.halves
+        watched.open_s = watched.open_s + length_s
+        due = self._due(watched.block, watched.open_s, self.settings.block_s)
+        if not due.any():
+            return
+        bad_1, n_1, bad_2, n_2 = watched.halves * due
+        kappa = watched.dispersion.between(scrape.candidates, scrape.stables)
+        lengths = np.where(due, watched.open_s, 0.0)
+        warm = self.warm(watched, now_s - lengths)
+        self.engine.block(watched.state, _only(watched.block, due), now_s, warm, kappa, lengths)
+        watched.dispersion.add(bad_1, n_1, bad_2, n_2)
+        watched.block = _only(watched.block, ~due)
+        watched.halves = watched.halves * ~due
+        watched.open_s = np.where(due, 0.0, watched.open_s)
+
+    def _due(self, arms: Arms, open_s: Floats, shortest_s: float) -> NDArray[np.bool_]:
+        """Return which blocks are at an end: by their length and the numbers of requests, never by how these went."""
+        least = self.settings.least
+        enough = (arms.n_c[0] >= least) & (arms.n_b[0] >= least)
+        return (open_s >= shortest_s - 1e-9) & (open_s > 0) & (enough | (open_s >= self.settings.longest_s - 1e-9))
+
+
+def _only(arms: Arms, which: NDArray[np.bool_]) -> Arms:
+    return Arms(arms.bad_c * which, arms.n_c * which, arms.bad_b * which, arms.n_b * which)
