@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from datetime import UTC, datetime
+from urllib.parse import parse_qs
 
 import envoy
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from serinus.analysis.model import LATENCY_EDGES_MS
 from serinus.api.trafficpolicy import TrafficPolicySpec
 from serinus.mesh import ca, schema
-from serinus.mesh.bootstrap import MARKS, STATS, BootstrapSettings, TcpProbe, bootstrap
+from serinus.mesh.bootstrap import MARKS, PROMETHEUS_PAGE, STATS, BootstrapSettings, TcpProbe, bootstrap
 from serinus.mesh.model import Endpoint, PortState, Protocol, ServiceState
 from serinus.mesh.render import render_service
 from serinus.mesh.templating import render
@@ -170,12 +171,44 @@ def test_which_statistics_are_kept(name, kept):
     assert any(re.fullmatch(pattern, name) for pattern in STATS) is kept
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cluster.shop|cart|80|stable.upstream_rq_completed", True),
+        ("cluster.shop|cart|80|stable.retry.upstream_rq_5xx", True),
+        ("cluster.shop|cart|80|stable.grpc.14", True),
+        ("cluster.shop|cart|80|stable.membership_healthy", True),
+        ("cluster_manager.cds.update_rejected", True),
+        ("control_plane.connected_state", True),
+        ("http.outbound.no_cluster", True),
+        ("listener_manager.total_listeners_active", True),
+        ("server.live", True),
+        ("cluster.shop|cart|80|stable.endpoint.10.0.0.1_8080.rq_total", False),
+    ],
+)
+def test_prometheus_is_shown_all_that_is_kept_but_no_endpoints(name, shown):
+    assert bool(re.search(PROMETHEUS_PAGE, name)) is shown
+
+
+def test_only_a_plain_question_for_prometheus_is_narrowed():
+    stats = next(each for each in boot()["static_resources"]["listeners"] if each["name"] == "stats")
+    hosts = stats["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    first, *others = hosts[0]["routes"]
+    assert first["match"]["path"] == "/stats/prometheus"
+    assert first["match"]["headers"][0]["string_match"] == {"exact": "GET"}
+    assert first["match"]["headers"][1] == {"name": ":path", "string_match": {"exact": "/stats/prometheus"}}
+    path, _, query = first["route"]["regex_rewrite"]["substitution"].partition("?")
+    assert (path, parse_qs(query)) == ("/stats/prometheus", {"filter": [PROMETHEUS_PAGE]})
+    assert not any("regex_rewrite" in each.get("route", {}) for each in others)
+
+
 def test_administration_is_on_a_socket_and_three_of_its_paths_on_a_port():
     data = boot()
     assert data["admin"]["address"]["pipe"] == {"path": "/var/run/serinus/admin.sock", "mode": 0o600}
     stats = next(each for each in data["static_resources"]["listeners"] if each["name"] == "stats")
     hosts = stats["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
     *routes, last = hosts[0]["routes"]
+    routes = [route for route in routes if "regex_rewrite" not in route["route"]]
     assert [route["match"]["path"] for route in routes] == ["/stats", "/stats/prometheus", "/ready"]
     assert all(route["match"]["headers"][0]["string_match"] == {"exact": "GET"} for route in routes)
     assert last == {"match": {"prefix": "/"}, "direct_response": {"status": 404}}

@@ -315,3 +315,11 @@ def test_a_listener_stands_at_every_address_of_the_service_and_binds_none():
     (http,) = (each["typed_config"] for each in listener["filter_chains"][0]["filters"])
     assert [each["name"].rpartition(".")[2] for each in http["http_filters"]] == ["fault", "grpc_stats", "router"]
     assert "access_log" not in http
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_endpoints_are_counted_one_by_one_only_for_stable_and_only_beside_a_canary(canary):
+    clusters = [schema.to_dict(each.body, schema.CLUSTER) for each in only(service(canary=canary), schema.CLUSTER)]
+    counting = {each["name"]: each.get("track_cluster_stats") for each in clusters}
+    expected = {STABLE: {"per_endpoint_stats": True}, CANDIDATE: None} if canary else {STABLE: None}
+    assert counting == expected

@@ -6,6 +6,7 @@ retries on stable.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -16,13 +17,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from serinus.analysis.model import LATENCY_EDGES_MS, Counts
-from serinus.mesh import scrape
+from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence
+from serinus.delivery import model as delivery
+from serinus.mesh import halves, scrape
 from serinus.mesh.ads import Proxy
 from serinus.mesh.envoy_stats import ClusterCounters, parse, read_sheet
 from serinus.mesh.scrape import EvidenceReader, http_fetch, sample
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "envoy-stats.json").read_text())
+SENT_ANEW: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "envoy-endpoints.json").read_text())[
+    "sent anew"
+]
 CANDIDATE, STABLE = "shop|web|80|candidate", "shop|web|80|stable"
 
 EXPECTED = {
@@ -140,6 +145,21 @@ def test_counters_are_read_as(present: ClusterCounters, expected: tuple[int, int
     assert numbers(present.counts()) == expected
 
 
+def test_a_cluster_that_is_sent_anew_forgets_failures_and_latencies_but_not_tries_and_only_what_is_new_counts() -> None:
+    before, after = (parse(recording)[STABLE] for recording in SENT_ANEW)
+    assert (before.completed, before.errors, sum(before.buckets)) == (27, 17, 16)
+    assert (after.completed, after.errors, sum(after.buckets)) == (31, 1, 4)
+    new = after.since(before).counts()
+    assert (numbers(new), sum(new.buckets)) == ((4, 1), 4)
+
+
+def test_of_a_cluster_that_began_again_all_counts() -> None:
+    before = ClusterCounters(total=20, completed=20, errors=2, buckets=(20, *[0] * 12))
+    after = ClusterCounters(total=5, completed=5, errors=3, buckets=(5, *[0] * 12))
+    assert after.since(before) == after
+    assert before.since(before) == ClusterCounters()
+
+
 @pytest.mark.parametrize("answer", [b"", b"no healthy upstream", b"{}", b'{"stats": [{"value": 1}]}', b"[]"])
 def test_an_answer_that_is_no_statistics_is_an_error(answer: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
@@ -154,18 +174,27 @@ def proxy(name: str = "web-1", namespace: str = "shop") -> Proxy:
 class Sidecar:
     started: float
     clusters: dict[str, ClusterCounters] = field(default_factory=dict)
+    endpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     down: bool = False
 
     def count(self, cluster: str = CANDIDATE, good: int = 0, bad: int = 0) -> None:
         new = ClusterCounters(total=good + bad, completed=good + bad, errors=bad, buckets=(good + bad, *[0] * 12))
         self.clusters[cluster] = self.clusters.get(cluster, ClusterCounters()) + new
 
+    def call(self, address: str, good: int = 0, bad: int = 0) -> None:
+        """Count tries of one endpoint of the stable version."""
+        self.count(STABLE, good, bad)
+        before = self.endpoints.get(address, (0, 0))
+        self.endpoints[address] = (before[0] + good, before[1] + bad)
+
     def restart(self, now: float) -> None:
         self.started = now
         self.clusters.clear()
+        self.endpoints = dict.fromkeys(self.endpoints, (0, 0))
 
 
 NAMES = {"total": "upstream_rq_total", "completed": "upstream_rq_completed", "errors": "upstream_rq_5xx"}
+ENDPOINT_NAMES = ("rq_error", "rq_success", "rq_total", "cx_total", "healthy")
 
 
 class Mesh:
@@ -189,6 +218,10 @@ class Mesh:
             stats += [{"name": f"cluster.{cluster}.{NAMES[f]}", "value": getattr(counted, f)} for f in NAMES]
             totals = [{"lower_bound": 0, "width": 0, "count": counted.buckets[0]}]
             details.append({"name": f"cluster.{cluster}.upstream_rq_time", "totals": totals})
+        for address, tries in sidecar.endpoints.items():
+            at = f"cluster.{STABLE}.endpoint.{address}"
+            stats += [{"name": f"{at}.{each}", "value": tries[each == "rq_error"]} for each in ENDPOINT_NAMES]
+        stats = [each for each in stats if re.search(query["filter"], each["name"])]
         stats.append({"histograms": {"details": details}})
         return json.dumps({"stats": stats}).encode()
 
@@ -323,6 +356,116 @@ async def test_a_sidecar_that_never_answers_ends_its_scrape_and_no_other(monkeyp
     assert (totals.scraped, totals.missing) == (1, 1)
 
 
+async def calling(mesh: Mesh) -> None:
+    """Let the callers' endpoints be known, and counted from here on."""
+    for sidecar in mesh.sidecars.values():
+        for pod in PODS:
+            sidecar.call(pod, good=50, bad=5)
+    mesh.watch()
+    await mesh.round()
+    await mesh.round()
+
+
+PODS = ("10.0.0.1_8080", "10.0.0.2_8080")
+
+
+async def test_what_stable_did_before_the_run_is_history_and_each_callers_is_told_once() -> None:
+    mesh = Mesh("web-1", "web-2")
+    await calling(mesh)
+    mesh["web-1"].call(PODS[0], good=10)
+    mesh.sidecars["ip-web-3"] = Sidecar(mesh.now)
+    mesh.proxies.append(proxy("web-3"))
+    mesh["web-3"].count(STABLE, good=7)
+    await mesh.round()
+    totals = mesh.reader.totals("web")
+    assert numbers(totals.before) == (220, 20)
+    assert totals.before.buckets[0] == 220
+    assert numbers(totals.evidence.stable) == (17, 0)
+
+
+async def test_history_is_of_the_stable_version_alone() -> None:
+    mesh = Mesh("web-1")
+    mesh["web-1"].count(CANDIDATE, good=10)
+    mesh.watch()
+    await mesh.round()
+    assert mesh.reader.totals("web").before == Counts()
+
+
+async def test_the_two_pods_of_the_stable_version_are_told_apart() -> None:
+    mesh = Mesh("web-1", "web-2")
+    await calling(mesh)
+    assert mesh.reader.totals("web")[4:] == (((0, 0), (0, 0)), mesh.reader.totals("web").before, 0)
+    mesh["web-1"].call(PODS[0], good=8, bad=2)
+    mesh["web-2"].call(PODS[0], good=5)
+    mesh["web-2"].call(PODS[1], good=29, bad=1)
+    await mesh.round()
+    totals = mesh.reader.totals("web")
+    assert sorted(totals.halves) == [(15, 2), (30, 1)]
+    assert totals.stable_pods == 2
+    await mesh.round()
+    assert mesh.reader.totals("web").halves == totals.halves
+
+
+async def test_halves_go_on_after_a_restart_a_scrape_that_failed_and_a_pod_that_came() -> None:
+    mesh = Mesh("web-1")
+    await calling(mesh)
+    mesh["web-1"].down = True
+    mesh["web-1"].call(PODS[0], good=3)
+    await mesh.round()
+    mesh["web-1"].down = False
+    mesh["web-1"].call("10.0.0.3_8080", good=4)
+    await mesh.round()
+    assert sum(half[0] for half in mesh.reader.totals("web").halves) == 7
+    mesh["web-1"].restart(mesh.now + 1.5)
+    mesh["web-1"].call(PODS[0], good=60)
+    await mesh.round()
+    await mesh.round()
+    assert sum(half[0] for half in mesh.reader.totals("web").halves) == 67
+    assert mesh.reader.totals("web").stable_pods == 2
+
+
+async def test_endpoints_are_asked_for_only_where_a_caller_has_called() -> None:
+    mesh = Mesh("web-1", "web-2")
+    mesh["web-1"].call(PODS[0], good=1)
+    mesh["web-2"].count(STABLE)
+    mesh.watch()
+    await mesh.round()
+    assert not any("endpoint" in query["filter"] for query in mesh.queries)
+    mesh.queries.clear()
+    await mesh.round()
+    assert sorted("endpoint" in query["filter"] for query in mesh.queries) == [False, True]
+
+
+async def test_many_endpoints_are_read_in_turns_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halves, "MAX_LISTED", 10)
+    mesh = Mesh(*(f"web-{i}" for i in range(20)))
+    await calling(mesh)
+    await mesh.round()
+    for sidecar in mesh.sidecars.values():
+        sidecar.call(PODS[0], good=9, bad=1)
+    mesh.queries.clear()
+    asked = []
+    for _ in range(4):
+        await mesh.round()
+        asked.append(sum("endpoint" in query["filter"] for query in mesh.queries))
+        mesh.queries.clear()
+    assert sum(asked) == 20
+    assert max(asked) < 20
+    assert (200, 20) in mesh.reader.totals("web").halves
+    assert numbers(mesh.reader.totals("web").evidence.stable) == (200, 20)
+
+
+def test_a_question_names_the_endpoints_counters_and_none_of_their_others() -> None:
+    wanted = re.compile(scrape._query({CANDIDATE, STABLE}, {STABLE})["filter"])
+    assert wanted.search(f"cluster.{STABLE}.endpoint.[fd00__1]_8080.rq_success")
+    assert wanted.search(f"cluster.{STABLE}.endpoint.10.0.0.1_8080.rq_error")
+    assert not wanted.search(f"cluster.{STABLE}.endpoint.10.0.0.1_8080.rq_total")
+    assert not wanted.search(f"cluster.{CANDIDATE}.endpoint.10.0.0.1_8080.rq_error")
+    own = ("upstream_rq_total", "retry.upstream_rq_5xx", "grpc.14", "upstream_cx_connect_fail")
+    assert all(wanted.search(f"cluster.{STABLE}.{each}") for each in own)
+    assert wanted.search("server.uptime")
+
+
 async def test_watching_the_same_clusters_again_goes_on_and_others_start_again() -> None:
     mesh = Mesh("web-1")
     mesh.watch()
@@ -340,7 +483,8 @@ async def test_a_key_that_is_not_watched_has_nothing() -> None:
     mesh.watch()
     await mesh.round()
     mesh.reader.unwatch("web")
-    assert mesh.reader.totals("web")[1:] == (mesh.reader.totals("other").evidence, 0, 0)
+    assert mesh.reader.totals("web") == mesh.reader.totals("other")
+    assert mesh.reader.totals("web")[1:] == (Evidence(), 0, 0, ((0, 0), (0, 0)), Counts(), 0)
     assert mesh.reader.share("web") == 1.0
 
 
@@ -352,6 +496,13 @@ async def test_one_scrape_of_a_caller_serves_all_runs_and_names_only_their_clust
     (query,) = mesh.queries
     assert r"shop\|cart\|80\|candidate" in query["filter"]
     assert r"shop\|web\|80\|stable" in query["filter"]
+
+
+def test_a_decision_gets_all_that_the_reader_counted() -> None:
+    told = scrape.Totals("reader-1", Evidence(Counts(9)), 3, 1, ((1, 0), (2, 1)), Counts(5, 1), 2)
+    got = delivery.Totals(*told)
+    assert (got.reader, got.evidence, got.callers, got.missing) == told[:4]
+    assert (got.halves, got.before, got.stable_pods) == told[4:]
 
 
 def test_another_reader_has_another_id() -> None:

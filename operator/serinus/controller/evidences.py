@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from serinus.analysis.model import Evidence, Reading
+from serinus.analysis.model import Reading
 from serinus.analysis.promql import render_query
 from serinus.api.base import seconds
 from serinus.api.canary import Phase
 from serinus.controller.feed import Feed, protocol_of
 from serinus.delivery import plan
-from serinus.delivery.model import Snapshot
+from serinus.delivery.model import Snapshot, Totals
 from serinus.mesh.ads import Proxy
 from serinus.mesh.model import cluster_name
 from serinus.mesh.scrape import EvidenceReader
@@ -86,9 +86,9 @@ class Collector:
         elif self._asked.pop(owner, None):
             self._queries.unwatch(owner)
 
-    def totals(self, owner: str) -> tuple[str, Evidence, int, int] | None:
+    def totals(self, owner: str) -> Totals | None:
         """Return what was counted for the Canary's run; None when nothing is collected."""
-        return self._counters.totals(owner) if owner in self._runs else None
+        return Totals(*self._counters.totals(owner)) if owner in self._runs else None
 
     def readings(self, owner: str) -> tuple[Reading, ...]:
         """Return the last answer to each of the run's queries."""

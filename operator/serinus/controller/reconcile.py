@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from serinus.analysis.model import Evidence, Reading
+from serinus.analysis.model import Reading
 from serinus.api.canary import CanaryStatus
 from serinus.api.names import FINALIZER
 from serinus.controller.apply import Applier
@@ -38,8 +38,8 @@ class Evidences(Protocol):
     def follow(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
         """Begin, or go on, to collect for the snapshot's run; stop when it has none that is judged."""
 
-    def totals(self, owner: str) -> tuple[str, Evidence, int, int] | None:
-        """Return the reader's name, what it has counted, and how many callers were read and missed."""
+    def totals(self, owner: str) -> Totals | None:
+        """Return what the reader has counted, and how many callers were read and missed."""
 
     def readings(self, owner: str) -> tuple[Reading, ...]:
         """Return the last answer to every query."""
@@ -106,10 +106,9 @@ class Reconciler:
     async def _gather(self, canary: Object, owner: str) -> Gathered:
         rival = self._rival(canary["metadata"]["namespace"], canary["metadata"]["name"])
         gathered = await self._gatherer.gather(canary, rival)
-        totals = self._evidences.totals(owner)
         snapshot = replace(
             gathered.snapshot,
-            totals=Totals(*totals) if totals else None,
+            totals=self._evidences.totals(owner),
             readings=self._evidences.readings(owner),
         )
         return replace(gathered, snapshot=snapshot)

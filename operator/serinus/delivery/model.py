@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from serinus.analysis.model import Evidence, Reading
+from serinus.analysis.model import Counts, Evidence, Reading
 from serinus.api.canary import CanarySpec, CanaryStatus
 from serinus.api.status import Reason
 
@@ -114,12 +114,19 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one reader of the sidecars' counters has added up since it began; ``reader`` tells readers apart."""
+    """What one reader of the sidecars' counters has added up since it began; ``reader`` tells readers apart.
+
+    ``halves`` are tries and failures of two halves of the stable version's pods (A/A); ``stable_pods`` were tried at
+    all. ``before`` is what the callers had counted for the stable version before this reader began: no evidence.
+    """
 
     reader: str
     evidence: Evidence
     callers: int = 0
     missing: int = 0
+    halves: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    before: Counts = field(default_factory=Counts)
+    stable_pods: int = 0
 
 
 @dataclass(frozen=True, slots=True)

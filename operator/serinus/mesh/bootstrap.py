@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import quote
 
 from serinus.analysis.model import LATENCY_EDGES_MS
 from serinus.mesh import schema, sidecar
@@ -36,7 +37,13 @@ STATS = (
     r"cluster_manager\.(cds\.update_(success|rejected)|active_clusters|warming_clusters)",
     r"listener_manager\.(lds\.update_(success|rejected)|total_listeners_(active|warming|draining))",
 )
-"""Statistics that are kept, about 40 series per cluster; Envoy's all are 220, and each costs memory and time."""
+"""Statistics that are kept, about 40 series per cluster; Envoy's all are 220, and each costs memory and time.
+
+Those of endpoints are shown whatever is in this list, for the clusters that have them switched on.
+"""
+
+PROMETHEUS_PAGE = "^([^c]|c[^l]|cluster[^.]|cluster[.][^.]+[.][^e])"
+"""What Prometheus is shown: all that is kept. Endpoints would add ten series each to every caller's page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
         },
         marks=MARKS,
         stats=STATS,
+        prometheus_page=quote(PROMETHEUS_PAGE, safe=""),
         latency_edges_ms=LATENCY_EDGES_MS,
         xds_host=host,
         xds_port=int(port),

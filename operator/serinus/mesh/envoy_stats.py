@@ -16,12 +16,19 @@ the client goes away            ``total`` only
 
 Whatever of these is not retried is also ``completed`` and ``5xx``, by Envoy's own reply. A gRPC status is counted once
 per request, for the cluster of its first try.
+
+A cluster with ``track_cluster_stats: {per_endpoint_stats: true}`` also shows its endpoints, whatever the list of kept
+statistics says. They count each try that ended once, retried or not: ``rq_error`` is a 5xx, a reset, no connection, a
+time-out, or a gRPC status that means a 5xx, UNIMPLEMENTED among them and RESOURCE_EXHAUSTED not; ``rq_success`` is any
+other answer, one that broke off after its headers too. An endpoint that leaves, and any when its cluster is sent anew,
+begins at 0 again.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields, replace
-from typing import Any
+from dataclasses import astuple, dataclass, field, fields, replace
+from sys import intern
+from typing import Any, NamedTuple
 
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts
 
@@ -41,10 +48,12 @@ _FIELDS = {
     "upstream_cx_http2_total": "http2",
     "upstream_rq_pending_overflow": "overflow",
 }
+_ON_DEMAND = ("errors", "retried_errors", "grpc_faults")
 _SERVER_FAULTS = frozenset({2, 4, 8, 13, 14, 15})
 """gRPC's UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's doing."""
 _UPTIME = "server.uptime"
 _PREFIX = "cluster."
+_ENDPOINT = ".endpoint."
 _LATENCY = ".upstream_rq_time"
 _NO_BUCKETS = (0,) * (len(LATENCY_EDGES_MS) + 1)
 
@@ -79,10 +88,19 @@ class ClusterCounters:
     def __sub__(self, other: "ClusterCounters") -> "ClusterCounters":
         return _combine(self, other, -1)
 
-    def began_again(self, earlier: "ClusterCounters") -> bool:
-        """Whether these cannot be ``earlier`` some time later: a counter fell."""
+    def since(self, earlier: "ClusterCounters") -> "ClusterCounters":
+        """Return what was counted since ``earlier``: all of it, if a counter fell, as the cluster then began again.
+
+        A cluster that is sent anew under its name keeps its counters, but for those that Envoy makes when they are
+        first needed: codes of answers, gRPC's, and latencies. These begin again by themselves.
+        """
         change = self - earlier
-        return any(value < 0 for name, value in _numbers(change) if name != "active") or min(change.buckets) < 0
+        if any(value < 0 for name, value in _numbers(change) if name not in {"active", *_ON_DEMAND}):
+            return self
+        anew: dict[str, Any] = {name: getattr(self, name) for name in _ON_DEMAND if getattr(change, name) < 0}
+        if min(change.buckets) < 0:
+            anew["buckets"] = self.buckets
+        return replace(change, **anew)
 
     def counts(self) -> Counts:
         """Return tries, failed tries and latencies.
@@ -107,12 +125,35 @@ class ClusterCounters:
         return Counts(requests, min(requests, failed + faults), (*self.buckets[:-1], self.buckets[-1] + slow))
 
 
+class EndpointCounters(NamedTuple):
+    """Envoy's counters of one endpoint, since it became part of its cluster or as a difference: tries that ended."""
+
+    successes: int = 0
+    errors: int = 0
+
+    def since(self, earlier: "EndpointCounters") -> "EndpointCounters":
+        """Return what was counted since ``earlier``: all of it, if a counter fell, as the endpoint then came anew."""
+        if self.successes < earlier.successes or self.errors < earlier.errors:
+            return self
+        return EndpointCounters(self.successes - earlier.successes, self.errors - earlier.errors)
+
+
+_NO_TRIES = EndpointCounters()
+
+Endpoints = dict[str, EndpointCounters]
+"""Counters by an endpoint's address as Envoy writes it in names: ``10.0.0.1_8080``, ``[fd00__1]_8080``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One answer of a sidecar: counters by cluster, and how long it has been running (None: it did not say)."""
+    """One answer of a sidecar: counters by cluster, and how long it has been running (None: it did not say).
+
+    ``endpoints`` are those of the clusters that show them, by cluster.
+    """
 
     clusters: dict[str, ClusterCounters]
     uptime_s: float | None
+    endpoints: dict[str, Endpoints] = field(default_factory=dict)
 
 
 def parse(stats: bytes | Mapping[str, Any]) -> dict[str, ClusterCounters]:
@@ -125,7 +166,7 @@ def parse(stats: bytes | Mapping[str, Any]) -> dict[str, ClusterCounters]:
 
 
 def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
-    """Return ``parse``'s counters and the sidecar's age.
+    """Return ``parse``'s counters, those of the endpoints, and the sidecar's age.
 
     Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/operations/admin (``/stats``).
 
@@ -134,6 +175,7 @@ def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
     """
     values: dict[str, dict[str, int]] = {}
     buckets: dict[str, tuple[int, ...]] = {}
+    endpoints: dict[str, Endpoints] = {}
     uptime_s: float | None = None
     try:
         entries = (json.loads(stats) if isinstance(stats, bytes) else stats)["stats"]
@@ -142,19 +184,33 @@ def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
                 buckets.update(_latencies(entry["histograms"]["details"]))
             elif entry["name"] == _UPTIME:
                 uptime_s = float(entry["value"])
+            elif _ENDPOINT in entry["name"]:
+                _add_endpoint(endpoints, entry["name"], int(entry["value"]))
             elif (place := _place(entry["name"])) is not None:
-                cluster, field = place
+                cluster, counter = place
                 of_cluster = values.setdefault(cluster, {})
-                of_cluster[field] = of_cluster.get(field, 0) + int(entry["value"])
+                of_cluster[counter] = of_cluster.get(counter, 0) + int(entry["value"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the sidecar's statistics cannot be read: {error!r}") from error
     clusters = {name: _counters(found, buckets.get(name, _NO_BUCKETS)) for name, found in values.items()}
-    return Sheet(clusters, uptime_s)
+    return Sheet(clusters, uptime_s, endpoints)
 
 
 def _counters(found: Mapping[str, int], buckets: tuple[int, ...]) -> ClusterCounters:
     values: dict[str, Any] = {**found, "buckets": buckets}
     return ClusterCounters(**values)
+
+
+def _add_endpoint(endpoints: dict[str, Endpoints], name: str, value: int) -> None:
+    """Note one counter of an endpoint; its address has dots, and is the same string for all sidecars."""
+    cluster, _, rest = name.removeprefix(_PREFIX).partition(_ENDPOINT)
+    address, _, statistic = rest.rpartition(".")
+    of_cluster = endpoints.setdefault(cluster, {})
+    successes, errors = of_cluster.get(address, _NO_TRIES)
+    if statistic == "rq_success":
+        of_cluster[intern(address)] = EndpointCounters(value, errors)
+    elif statistic == "rq_error":
+        of_cluster[intern(address)] = EndpointCounters(successes, value)
 
 
 def _place(name: str) -> tuple[str, str] | None:

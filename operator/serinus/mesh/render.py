@@ -30,9 +30,9 @@ def listener_name(namespace: str, service: str, port: int) -> str:
 def render_service(state: ServiceState) -> tuple[Resource, ...]:
     """Return all resources of one Service: per port its clusters, then endpoints, listener and routes.
 
-    The stable cluster is always there, the candidate's as long as there is a Canary. A Service without an address of
-    its own (headless) has nothing: its traffic passes through. Equal states give equal bytes, whatever the order of
-    endpoints.
+    The stable cluster is always there, the candidate's as long as there is a Canary. So long, sidecars count for each
+    stable endpoint too, which shows how the stable version's own pods differ. A Service without an address of its own
+    (headless) has nothing: its traffic passes through. Equal states give equal bytes, whatever the order of endpoints.
 
     Raises:
         serinus.mesh.schema.SchemaError: Envoy would refuse it; a sentence that names the place.
@@ -45,7 +45,8 @@ def render_service(state: ServiceState) -> tuple[Resource, ...]:
         for variant in variants:
             name = cluster_name(state.namespace, state.name, port.port, variant)
             pool = port.stable if variant == "stable" else port.candidate
-            resources.append(_cluster(name, port.protocol is not Protocol.HTTP))
+            per_endpoint = variant == "stable" and state.canary
+            resources.append(_cluster(name, port.protocol is not Protocol.HTTP, per_endpoint))
             resources.append(_endpoints(name, frozenset((each.address, each.port) for each in pool)))
         name = listener_name(state.namespace, state.name, port.port)
         resources.append(_listener(name, state.addresses, port.port))
@@ -59,8 +60,9 @@ def _resource(type_name: str, name: str, data: dict[str, Any], *, empties: bool 
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _cluster(name: str, http2: bool) -> Resource:
-    return _resource(schema.CLUSTER, name, render("envoy/cluster.json.j2", name=name, http2=http2, unlimited=UNLIMITED))
+def _cluster(name: str, http2: bool, per_endpoint: bool) -> Resource:
+    data = render("envoy/cluster.json.j2", name=name, http2=http2, per_endpoint=per_endpoint, unlimited=UNLIMITED)
+    return _resource(schema.CLUSTER, name, data)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -20,6 +20,7 @@ import structlog
 from serinus.analysis.model import Counts, Evidence
 from serinus.mesh.ads import Proxy
 from serinus.mesh.envoy_stats import ClusterCounters, Sheet, parse, read_sheet
+from serinus.mesh.halves import NO_TRIES, Halves, Rota, Tries
 from serinus.mesh.sidecar import STATS_PORT
 
 __all__ = ["ClusterCounters", "EvidenceReader", "Totals", "http_fetch", "parse", "sample"]
@@ -33,6 +34,8 @@ MAX_CALLERS = 200
 
 _MAX_AT_ONCE = 32
 _MAX_ANSWER_BYTES = 4 << 20
+_MAX_FIRST = 16
+"""Clusters whose endpoints one answer lists for the first time, before it is known how many they are."""
 _ROUNDING_S = 1.0
 _FLUSH = {"format": "json", "filter": "^server[.]uptime$"}
 
@@ -44,12 +47,19 @@ class Totals(NamedTuple):
     """What one reader has counted since ``watch``. ``missing`` callers gave no answer in the last round.
 
     ``reader_id`` is another one in every process: totals of different readers add up, those of one replace each other.
+    ``halves`` are tries and failures of two halves of the stable version's pods, of which ``stable_pods`` were tried.
+    ``before`` is what the callers had counted for the stable version when each first answered: not evidence, only
+    history. After a restart of the operator the run's own beginning is part of it, and its failures and latencies reach
+    back only to when the stable cluster was last sent anew, as when the Canary came.
     """
 
     reader_id: str
     evidence: Evidence
     scraped: int
     missing: int
+    halves: tuple[Tries, Tries] = (NO_TRIES, NO_TRIES)
+    before: Counts = Counts()
+    stable_pods: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class _Watch:
     seen: dict[str, _Seen] = field(default_factory=dict)
     sums: tuple[ClusterCounters, ClusterCounters] = (ClusterCounters(), ClusterCounters())
     evidence: Evidence = field(default_factory=Evidence)
+    history: ClusterCounters = field(default_factory=ClusterCounters)
+    halves: Halves = field(default_factory=Halves)
     callers: int = 0
     scraped: int = 0
     missing: int = 0
@@ -116,6 +128,7 @@ class EvidenceReader:
         self._fetch = fetch
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
+        self._rota = Rota()
 
     def watch(
         self,
@@ -140,11 +153,19 @@ class EvidenceReader:
         self._watches.pop(key, None)
 
     def totals(self, key: str) -> Totals:
-        """Return what was counted since ``watch``. It never falls. A key that is not watched has nothing."""
+        """Return what was counted since ``watch``, and before. It never falls. A key not watched has nothing."""
         watch = self._watches.get(key)
         if watch is None:
             return Totals(self.reader_id, Evidence(), 0, 0)
-        return Totals(self.reader_id, watch.evidence, watch.scraped, watch.missing)
+        return Totals(
+            self.reader_id,
+            watch.evidence,
+            watch.scraped,
+            watch.missing,
+            watch.halves.sums,
+            watch.history.counts(),
+            len(watch.halves.tried),
+        )
 
     def share(self, key: str) -> float:
         """Return which part of the key's callers is read, between 0 and 1; less than 1 when there are very many."""
@@ -175,15 +196,17 @@ class EvidenceReader:
             for proxy in sample(everyone, MAX_CALLERS):
                 callers[proxy.uid] = proxy
                 wanted.setdefault(proxy.uid, []).append(watch)
+        self._rota.turn()
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
         await asyncio.gather(*(self._read(proxy, wanted[uid], slots) for uid, proxy in callers.items()))
 
     async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore) -> None:
         clusters = frozenset().union(*(watch.clusters for watch in watches))
+        listing = self._listing(proxy.uid, watches)
         async with slots:
             try:
                 async with asyncio.timeout(DEADLINE_S):
-                    sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters)))
+                    sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters, listing)))
             except (OSError, ValueError, aiohttp.ClientError) as error:
                 log.debug("a sidecar gave no statistics", proxy=proxy.name, error=repr(error))
                 for watch in watches:
@@ -192,26 +215,47 @@ class EvidenceReader:
         now = self._clock()
         for watch in watches:
             watch.scraped += 1
-            _take(watch, proxy.uid, sheet, now)
+            _take(watch, proxy.uid, sheet, now, listing & watch.stable)
+
+    def _listing(self, uid: str, watches: Sequence[_Watch]) -> frozenset[str]:
+        """Return the stable clusters whose endpoints this caller is asked for now: of those that it has called."""
+        due, first = set(), []
+        for watch in watches:
+            counters = watch.seen[uid].counters if uid in watch.seen else {}
+            for cluster in watch.stable & counters.keys():
+                if not counters[cluster].total:
+                    continue
+                listed = watch.halves.listed(uid, cluster)
+                if listed is None:
+                    first.append(cluster)
+                elif self._rota.due(uid, cluster, listed):
+                    due.add(cluster)
+        return frozenset(due.union(first[:_MAX_FIRST]))
 
 
-def _take(watch: _Watch, uid: str, sheet: Sheet, now: float) -> None:
+def _take(watch: _Watch, uid: str, sheet: Sheet, now: float, listing: frozenset[str]) -> None:
     """Add what is new in one answer, and remember the answer."""
     before = watch.seen.get(uid)
     started = None if sheet.uptime_s is None else now - sheet.uptime_s
-    newborn = before is not None or (started is not None and started > watch.since + _ROUNDING_S)
+    started_since = started is not None and started > watch.since + _ROUNDING_S
+    newborn = before is not None or started_since
     known: dict[str, ClusterCounters] = {}
-    if before is not None and (started is None or started <= before.at + _ROUNDING_S):
-        known = before.counters
+    if before is not None:
+        if started is None or started <= before.at + _ROUNDING_S:
+            known = before.counters
+        else:
+            watch.halves.restarted(uid)
+    watch.halves.take(uid, {each: sheet.endpoints.get(each, {}) for each in listing}, newborn=started_since)
     candidate, stable = watch.sums
     for cluster in watch.clusters & sheet.clusters.keys():
         counters = sheet.clusters[cluster]
         earlier = known.get(cluster)
-        if earlier is not None and not counters.began_again(earlier):
-            change = counters - earlier
+        if earlier is not None:
+            change = counters.since(earlier)
         elif newborn:
             change = counters
         else:
+            watch.history += counters if cluster in watch.stable else ClusterCounters()
             continue
         candidate += change if cluster in watch.candidate else ClusterCounters()
         stable += change if cluster in watch.stable else ClusterCounters()
@@ -249,10 +293,13 @@ def sample(callers: Iterable[Proxy], limit: int) -> list[Proxy]:
     ]
 
 
-def _query(clusters: Iterable[str]) -> dict[str, str]:
-    names = "|".join(escape(name) for name in sorted(clusters))
-    return {
-        "format": "json",
-        "histogram_buckets": "detailed",
-        "filter": f"^(cluster[.]({names})[.]|server[.]uptime$)",
-    }
+def _query(clusters: Iterable[str], listing: Iterable[str]) -> dict[str, str]:
+    """Return what to ask for: the clusters' own statistics, none of which begins with e, and of some the endpoints'."""
+    wanted = [f"cluster[.]({_either(clusters)})[.][^e]", "server[.]uptime$"]
+    if listing:
+        wanted.append(f"cluster[.]({_either(listing)})[.]endpoint[.].+[.]rq_(success|error)$")
+    return {"format": "json", "histogram_buckets": "detailed", "filter": f"^({'|'.join(wanted)})"}
+
+
+def _either(names: Iterable[str]) -> str:
+    return "|".join(escape(name) for name in sorted(names))
