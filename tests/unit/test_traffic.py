@@ -52,8 +52,8 @@ def test_one_example_is_good_and_one_has_a_defect() -> None:
         (
             "requests: {perSecond: 1, changes: [{after: 5m, to: 3, over: 2m}, {after: 6m, to: 1}]}",
             (
-                "requests.changes: entry 1 is not over when entry 2 begins; write them in the order of time, entry 2 after"
-                " 420s at the earliest"
+                "requests.changes: entry 1 is not over when entry 2 begins; write them in the order of time, entry 2"
+                " after 420s at the earliest"
             ),
         ),
         (
