@@ -193,9 +193,14 @@ def test_a_good_spec_has_no_problem_and_breaks_no_rule() -> None:
             id="queries ten times a second",
         ),
         pytest.param(
-            canary(analysis={"latency": {}}),
-            "spec.analysis.latency: latency has no limit",
-            id="latency without a limit",
+            canary(strategy={"adaptive": {}, "steps": [{"weight": 10}]}),
+            "spec.strategy.adaptive: either evidence decides or the steps do",
+            id="evidence and steps at once",
+        ),
+        pytest.param(
+            canary(analysis={"successRate": {"maxDrop": 1, "promise": {"ratio": 2}}}),
+            "spec.analysis.successRate.maxDrop: maxDrop is promise and tolerance in one",
+            id="a drop and a promise",
         ),
         pytest.param(
             canary(analysis={"latency": {"max": "10s"}}),

@@ -33,6 +33,7 @@ from .world import (
     ago,
     analysing,
     failed,
+    good_at,
     look,
     promoting,
     rolling_back,
@@ -538,7 +539,7 @@ def test_preparing(case: Case) -> None:
     ),
     Case(
         "the last good step begins the promotion",
-        analysing(totals=GOOD, run_step=2, run_weight=50),
+        analysing(totals=good_at(50), run_step=2, run_weight=50),
         PROMOTING,
         Reason.PROMOTING,
         ("it gets all pods, then all traffic",),

@@ -1,6 +1,7 @@
 """Suspension, deletion, a restarted operator, evidence over time, an edited plan."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -36,6 +37,7 @@ from .world import (
     analysing,
     counts,
     failed,
+    good_at,
     look,
     meta,
     ordered,
@@ -231,7 +233,7 @@ def test_evidence_of_the_step_before_does_not_count_for_the_next():
     assert "no request to the candidate yet" in look(judged).status.message
 
 
-def test_at_weight_100_the_last_window_of_the_stable_version_is_what_is_compared_with():
+def test_at_weight_100_what_the_stable_version_is_remembered_to_do_is_what_is_compared_with():
     plan_of_two = a_spec({"weight": 50}, {"weight": 100})
     before = analysing(totals=seen(counts(100), counts(100)), spec=plan_of_two, run_weight=50)
     shift = analysing(
@@ -242,16 +244,17 @@ def test_at_weight_100_the_last_window_of_the_stable_version_is_what_is_compared
         run_evidence=look(before).status.run.evidence,  # type: ignore[union-attr]
         totals=seen(counts(110), counts(100)),
     )
-    judged = replace(shift, status=look(shift).status)
-    waits = look(judged)
-    assert "no request to the candidate yet" in waits.status.message
-    assert look(replace(judged, totals=seen(counts(200), counts(100)))).status.phase is PROMOTING
-    assert look(replace(judged, totals=seen(counts(200, 60), counts(100)))).status.phase is ROLLING_BACK
+    judged = replace(shift, status=look(shift, NOW + timedelta(seconds=2)).status)
+    waits = look(judged, NOW + timedelta(seconds=4))
+    assert "no request to the candidate yet at this weight" in waits.status.message
+    later = NOW + timedelta(seconds=6)
+    assert look(replace(judged, totals=seen(counts(300), counts(100))), later).status.phase is PROMOTING
+    assert look(replace(judged, totals=seen(counts(300, 60), counts(100))), later).status.phase is ROLLING_BACK
 
 
 def test_a_plan_edited_so_that_the_present_weight_is_gone_goes_on_with_the_next_higher_step():
     edited = a_spec({"weight": 5}, {"weight": 50}, {"weight": 80})
-    decision = look(analysing(totals=GOOD, spec=edited, run_step=1, run_weight=20))
+    decision = look(analysing(totals=good_at(20), spec=edited, run_step=1, run_weight=20))
     assert "step 2 of 3: 50 %" in decision.status.message
 
 
@@ -269,7 +272,7 @@ def test_a_plan_edited_to_lower_weights_does_not_lower_the_present_one():
 
 def test_a_plan_that_became_shorter_than_the_run_goes_on_with_the_next_higher_step():
     edited = a_spec({"weight": 10}, {"weight": 90})
-    decision = look(analysing(totals=GOOD, spec=edited, run_step=4, run_weight=40))
+    decision = look(analysing(totals=good_at(40), spec=edited, run_step=4, run_weight=40))
     assert "step 2 of 2: 90 %" in decision.status.message
 
 

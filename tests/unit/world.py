@@ -42,10 +42,22 @@ V1, V2, V3 = revision("v1"), revision("v2"), revision("v3")
 
 
 def a_spec(*steps: dict[str, Any], **fields: Any) -> CanarySpec:
-    """A plan of weights 10, 20 and 50, or of the given steps. Fields in camelCase, as users write them."""
+    """A plan of weights 10, 20 and 50, or of the given steps. Fields in camelCase, as users write them.
+
+    One look at the evidence decides: what is looked at here is what follows from a verdict.
+    """
     plain = [{"weight": 10}, {"weight": 20}, {"weight": 50}]
-    raw = {"targetRef": {"name": "web"}, "strategy": {"steps": list(steps) or plain}, **fields}
+    analysis = {**AT_ONCE, **fields.pop("analysis", {})}
+    raw = {"targetRef": {"name": "web"}, "strategy": {"steps": list(steps) or plain}, "analysis": analysis, **fields}
     return parse_live(CanarySpec, raw)
+
+
+AT_ONCE = {
+    "warmUp": "0s",
+    "successRate": {"maxDrop": 2},
+    "latency": {"compare": False},
+    "tuning": {"block": "1s", "cap": 100, "wronglySafe": 0.5},
+}
 
 
 def a_target(version: str = "v2", **changes: Any) -> Target:
@@ -114,6 +126,13 @@ def seen(candidate: Counts, stable: Counts | None = None, reader: str = "reader-
 
 
 GOOD = seen(counts(200), counts(1800))
+
+
+def good_at(weight: int) -> Totals:
+    """Requests that all went well, in the shares that a weight makes."""
+    return seen(counts(20 * weight), counts(20 * (100 - weight)))
+
+
 BAD = seen(counts(200, 120), counts(1800, 2))
 LITTLE = seen(counts(7), counts(80))
 

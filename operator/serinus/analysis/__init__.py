@@ -1,3 +1,16 @@
 """Evidence in, verdict out. Pure: no I/O, no clock, no logging."""
 
-from serinus.analysis.thresholds import judge as judge
+from typing import Any
+
+from serinus.analysis.model import Judgement, Sample
+from serinus.api.canary import CanarySpec
+
+
+def judge(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgement:
+    """Return what the evidence says; ``serinus.analysis.judge`` has the contract.
+
+    What it needs is loaded with the first run, so that an operator without one does not carry it.
+    """
+    from serinus.analysis.judge import judge as judged
+
+    return judged(spec, sample, state)

@@ -15,7 +15,10 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """All of shape (N,). ``weight_pct`` is the weight that follows in an adaptive run; ``done``: such a run has passed."""
+    """What follows, all of shape (N,).
+
+    ``weight_pct`` is the weight that follows in an adaptive run; ``done`` says that such a run has passed.
+    """
 
     harm: Flags
     safe: Flags

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serinus.analysis.dispersion import Dispersion
 from serinus.analysis.evalues import Floats, log_e
 from serinus.analysis.settings import Row, Settings
 
@@ -29,6 +28,7 @@ _SAFE_EFFECTS = np.array([0.6, 1.0, 1.15])
 _OUTAGES = np.array([0.6, 0.95])
 """The candidate's share of failed requests in the alternatives that bet on an outage."""
 _OUTAGE_STAKE = 0.2
+_HOTTEST = 6
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
 _LEAST, _MOST = 1e-5, 0.98
@@ -68,6 +68,8 @@ class State:
     """(rows, N): stable's bad requests, fading."""
     known: Floats
     """(rows, N): stable's requests, fading alike."""
+    hot: Floats
+    """(rows, N): how many of the last blocks in a row would have given more evidence for harm than is allowed."""
     seen: Floats
     """(4, N): all bad requests and requests to the candidate, those that stable's rate at the time would have given,
     and the requests of both versions."""
@@ -83,7 +85,7 @@ class Readout:
     rows: Floats
     """(rows, N): for harm, row by row."""
     safe: Floats
-    """(rows, N): for safety, at the best tolerance in force."""
+    """(rows, N): for safety, at the best tolerance in force; infinite for a row without any."""
 
     def worst(self) -> Floats:
         """Return the evidence for harm of the family that has most."""
@@ -119,11 +121,12 @@ class Engine:
             safe=np.zeros((len(self._after_s), len(_SAFE_EFFECTS) + 1, runs)),
             known_bad=known_bad,
             known=known,
+            hot=np.zeros((rows, runs)),
             seen=np.zeros((4, runs)),
         )
 
     def scrape(self, state: State, arms: Arms) -> None:
-        """Take in the requests of one scrape, for outages. Scrapes that have too few requests are to be put together."""
+        """Take in the requests of one scrape, for outages. Scrapes with too few requests are to be put together."""
         if not self._failed:
             return
         row = self._failed[0]
@@ -190,7 +193,11 @@ class Engine:
         value = _tempered(value, arms, kappas, line, q_b)
         bets = (q_c > rho * q_b[:, None] + delta) & (warm | (self._effects >= self.settings.warm_effect))
         bets = bets & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
-        state.harm = state.harm + np.where(bets, np.minimum(value, self.settings.cap), 0.0)
+        cap = self.settings.cap * 2.0 ** np.clip(state.hot - 1, 0, _HOTTEST)
+        state.harm = state.harm + np.where(bets, np.minimum(value, cap[:, None]), 0.0)
+        over = (np.where(bets, value, 0.0) >= self.settings.cap).any(axis=1)
+        some = arms.n_c > 0
+        state.hot = np.where(over, state.hot + 1, np.where(some, 0.0, state.hot))
 
     def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
         rows = self._safe_row
@@ -224,7 +231,12 @@ class Engine:
             harm[family] = np.logaddexp(np.log(1 - _OUTAGE_STAKE) + harm[family], np.log(_OUTAGE_STAKE) + out)
         every = _log_mean(state.safe, 1)
         in_force = np.where((self._after_s <= now_s)[:, None], every, -np.inf)
-        safe = np.stack([in_force[self._safe_row == index].max(axis=0) for index in range(len(self.rows))])
+        safe = np.stack(
+            [
+                in_force[self._safe_row == index].max(axis=0) if row.tolerances else np.full(rows.shape[1], np.inf)
+                for index, row in enumerate(self.rows)
+            ]
+        )
         return Readout(harm, rows, safe)
 
 

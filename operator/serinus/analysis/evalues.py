@@ -1,5 +1,6 @@
-"""E-values for two shares against a margin: is the candidate's share of bad requests beyond ``rho`` times stable's
-plus ``delta``, or within?
+"""E-values for two shares against a margin.
+
+Is the candidate's share of bad requests beyond ``rho`` times stable's plus ``delta``, or within?
 
 An e-value is a statistic whose mean is at most 1 while the null hypothesis holds; products of them over time may be
 looked at as often as one likes, and exceed ``1 / alpha`` with probability ``alpha`` at most (Ville's inequality).
@@ -51,7 +52,7 @@ def project(
     for _ in range(_ROUNDS):
         slope, curve = _slope(p_b, q_c, q_b, n_c, n_b, rho, delta)
         left = np.where(slope > 0, (p_b - _LEAST) * slope, (p_b - most) * slope)
-        if left.max() < _NEAR:
+        if left.max(initial=0.0) < _NEAR:
             break
         low, high = np.where(slope < 0, p_b, low), np.where(slope < 0, high, p_b)
         step = p_b - slope / curve

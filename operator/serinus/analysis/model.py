@@ -74,6 +74,25 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """What stands behind a finding that came from counts of this run.
+
+    ``excess`` is by how many percentage points the candidate's share of bad requests is above stable's: estimate and
+    bounds. ``harm`` and ``safe`` are evidence in percent of what decides. ``needed`` is about how many more requests to
+    the candidate it takes to pass.
+    """
+
+    bad: int
+    requests: int
+    stable_bad: int
+    stable_requests: int
+    excess: tuple[float, float, float] | None = None
+    harm: float | None = None
+    safe: float | None = None
+    needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one metric says: the two numbers, the limit in words, and a sentence for people."""
 
@@ -84,13 +103,44 @@ class Finding:
     limit: str = ""
     outcome: str = ""
     message: str = ""
+    numbers: Numbers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a judge looks at, all of the present run.
+
+    ``total`` is what was counted since it began, ``window`` since the present weight is in force. ``halves`` are
+    requests and failures of the two halves of stable's pods; ``before`` is what stable did before the run.
+    ``at_weight_s`` is how long the weight is in force, ``now_s`` how long the run goes on.
+    """
+
+    total: Evidence = Evidence()
+    window: Evidence = Evidence()
+    halves: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    before: Counts = Counts()
+    candidates: int = 1
+    stables: int = 1
+    weight_pct: int = 0
+    at_weight_s: float = 0.0
+    now_s: float = 0.0
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict on a candidate at one step. ``state`` goes into the Canary's status and comes back next time."""
+    """The verdict on a candidate. ``state`` goes into the Canary's status and comes back next time.
+
+    ``hold`` says why the weight must not rise now; empty when it may. ``starved``: the candidate had no request at this
+    weight. In an adaptive run ``weight_pct`` is the weight
+    that follows, and ``done`` whether the candidate has passed.
+    """
 
     verdict: Verdict
     message: str
     findings: tuple[Finding, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
+    hold: str = ""
+    starved: bool = False
+    weight_pct: int = 0
+    done: bool = False

@@ -47,7 +47,7 @@ class Watched:
     unlooked_s: Floats
     """How long ago an outage was last looked for."""
     first_s: Floats
-    """Second of the run in which the candidate had answered its first request; -1 before."""
+    """Second of the run at which the scrape began that saw the candidate's first request; -1 before."""
     rate: Floats
     """Requests a second to both versions."""
     now_s: float = 0.0
@@ -85,7 +85,7 @@ class Monitor:
         length_s = max(now_s - watched.now_s, 0.0)
         watched.now_s = now_s
         answered = scrape.arms.n_c[0] > 0
-        watched.first_s = np.where((watched.first_s < 0) & answered, now_s, watched.first_s)
+        watched.first_s = np.where((watched.first_s < 0) & answered, now_s - length_s, watched.first_s)
         share = 1 - np.exp(-length_s / _RATE_MEMORY_S) if length_s else 0.0
         present = (scrape.arms.n_c[0] + scrape.arms.n_b[0]) / max(length_s, 1e-9)
         watched.rate = np.where(watched.rate > 0, watched.rate + share * (present - watched.rate), present)
@@ -123,7 +123,8 @@ class Monitor:
         """Return which blocks are at an end: by their length and the numbers of requests, never by how these went."""
         least = self.settings.least
         enough = (arms.n_c[0] >= least) & (arms.n_b[0] >= least)
-        return (open_s >= shortest_s - 1e-9) & (open_s > 0) & (enough | (open_s >= self.settings.longest_s - 1e-9))
+        long = open_s >= self.settings.longest_s - 1e-9
+        return np.asarray((open_s >= shortest_s - 1e-9) & (open_s > 0) & (enough | long))
 
 
 def _only(arms: Arms, which: NDArray[np.bool_]) -> Arms:

@@ -43,7 +43,7 @@ def affordable_weight(settings: Settings, seen: Floats, rate: Floats, known_shar
 
 
 def next_weight(settings: Settings, weight_pct: Floats, affordable_pct: Floats, may_rise: NDArray[np.bool_]) -> Floats:
-    """Return the weight in whole percent that follows: never less, at most ``growth`` times as much, to ``most_pct``."""
+    """Return the weight in whole percent that follows: no less, at most ``growth`` times as much, to ``most_pct``."""
     highest = np.minimum(weight_pct * settings.growth, settings.most_pct)
     raised = np.floor(np.clip(affordable_pct, weight_pct, np.maximum(highest, weight_pct)) + 1e-9)
     return np.where(may_rise, np.maximum(raised, weight_pct), weight_pct)

@@ -17,8 +17,10 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """From ``after_s`` seconds of the run on, the candidate is safe when its share of bad requests is shown to be below
-    the greater of ``rho`` times stable's and stable's plus ``delta``."""
+    """What the candidate must be shown to be below, from ``after_s`` seconds of the run on.
+
+    That is the greater of ``rho`` times stable's share of bad requests, and stable's plus ``delta``.
+    """
 
     after_s: float = 0.0
     rho: float = 1.0
@@ -55,7 +57,8 @@ class Settings:
     block_s: float = 10.0
     """Length of a block of requests; blocks are what the tests multiply."""
     cap: float = 2.5
-    """Most evidence for harm of one block: two never suffice, so a hiccup of ten seconds decides nothing."""
+    """Most evidence for harm of one block: two never suffice, so a hiccup of ten seconds decides nothing. It doubles with
+    each further block in a row that reaches it."""
     outage: Margin = Margin(0.7, 0.3)
     """A candidate beyond this line is out; that is tested at every scrape, not only at every block."""
     outage_cap: float = 5.5

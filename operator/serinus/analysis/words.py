@@ -1,6 +1,6 @@
 """Numbers as people read them, the same in every finding."""
 
-MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def percent(value: float) -> str:

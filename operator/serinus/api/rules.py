@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from serinus.api.base import seconds
-from serinus.api.canary import Analysis, CanarySpec, Latency, Step, Strategy, TargetRef, UserMetric
+from serinus.api.canary import Analysis, CanarySpec, Latency, Step, Strategy, SuccessRate, TargetRef, UserMetric
 from serinus.api.trafficpolicy import HeaderMatch, PathMatch, Route, TrafficPolicySpec
 
 
@@ -38,7 +38,7 @@ NAME_MESSAGE = "the name goes into a label on the target, which may have 63 char
 
 
 def _weights(strategy: Strategy) -> list[int]:
-    return [step.weight for step in strategy.steps if step.weight is not None]
+    return [step.weight for step in strategy.steps or [] if step.weight is not None]
 
 
 def _exactly_one(*fields: str) -> Callable[[Any], bool]:
@@ -84,23 +84,31 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         Strategy,
-        f"{_CEL_WEIGHTS}.isSorted()",
+        f"!has(self.steps) || {_CEL_WEIGHTS}.isSorted()",
         lambda strategy: all(a <= b for a, b in pairwise(_weights(strategy))),
         "weights may not fall from one step to the next; write them in rising order",
         "steps",
     ),
     Rule(
         Strategy,
-        f"{_CEL_WEIGHTS}.all(w, w > 0)",
+        f"!has(self.steps) || {_CEL_WEIGHTS}.all(w, w > 0)",
         lambda strategy: all(weight > 0 for weight in _weights(strategy)),
         "a step with weight 0 shows the candidate no request; write a weight from 1 to 100",
         "steps",
     ),
     Rule(
-        Latency,
-        "has(self.max) || has(self.maxIncrease)",
-        lambda latency: latency.max is not None or latency.max_increase is not None,
-        "latency has no limit; write max, maxIncrease or both",
+        Strategy,
+        "!has(self.steps) || !has(self.adaptive)",
+        lambda strategy: not strategy.steps or strategy.adaptive is None,
+        "either evidence decides or the steps do; write one of adaptive and steps",
+        "adaptive",
+    ),
+    Rule(
+        SuccessRate,
+        "!has(self.maxDrop) || (!has(self.promise) && !has(self.tolerances))",
+        lambda limits: limits.max_drop is None or (limits.promise is None and limits.tolerances is None),
+        "maxDrop is promise and tolerance in one; write either maxDrop, or promise and tolerances",
+        "maxDrop",
     ),
     Rule(
         Latency,

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     PREPARING = "Preparing"  # the candidate's pods start
     ANALYSING = "Analysing"  # the candidate serves a share and is judged
     WAITING = "Waiting"  # a pause, an approval, proxies or enough requests are waited for
+    WATCHING = "Watching"  # the candidate has passed, and is watched while the stable version stands by
     PROMOTING = "Promoting"  # the candidate becomes the stable version
     RESTORING = "Restoring"  # routes and helpers are being put back
     ROLLING_BACK = "RollingBack"  # the candidate leaves the traffic

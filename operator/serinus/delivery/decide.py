@@ -85,7 +85,7 @@ def _stopped(snapshot: Snapshot, now: datetime) -> Move | None:
     if status.phase is Phase.SUSPENDED or _ending(status):
         return None
     plain = spec.model_copy(update={"analysis": spec.analysis.model_copy(update={"metrics": []})})
-    judged, judgement = running.judged(awake, plain, run)
+    judged, judgement = running.judged(awake, plain, run, now)
     if judgement.verdict is not Verdict.HARM:
         return None
     return moves.roll_back(judged, Reason.ROLLED_BACK, judgement.message, now)
@@ -144,7 +144,7 @@ def _sized(snapshot: Snapshot, spec: CanarySpec, target: Target) -> Snapshot:
     if status.phase is Phase.PROMOTING:
         size = target.replicas
     elif status.phase in plan.IN_RUN:
-        size = plan.twin_size(max(plan.weight_of(spec, run.step), run.weight), target.replicas)
+        size = plan.twin_size(max(plan.room_of(spec, run.step), run.weight), target.replicas)
     else:
         return snapshot
     return replace(snapshot, status=moves.with_run(status, replicas=size))
@@ -256,7 +256,7 @@ def _described(snapshot: Snapshot, move: Move, now: datetime) -> CanaryStatus:
     status, run = move.status, move.status.run
     phase = plan.effective_phase(status)
     active = run is not None and phase in plan.ACTIVE
-    steps = len(snapshot.spec.strategy.steps) if snapshot.spec else 0
+    steps = len(plan.legs(snapshot.spec)) if snapshot.spec else 0
     conditions = _conditions(snapshot, move, status.phase, now)
     return status.model_copy(
         update={

@@ -21,7 +21,7 @@ def promoting(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, target: Targ
     """Carry a promotion on. Until the target adopts the candidate, harm still takes it back."""
     status = snapshot.status
     if run.stage in (plan.SCALE, plan.SHIFT, plan.OPEN):
-        status, judgement = running.judged(snapshot, spec, run)
+        status, judgement = running.judged(snapshot, spec, run, now)
         if judgement.verdict is Verdict.HARM:
             return moves.roll_back(status, Reason.ROLLED_BACK, judgement.message, now)
     return _STAGES[run.stage](snapshot, status, spec, run, target, now)

@@ -62,7 +62,7 @@ def start_run(snapshot: Snapshot, spec: CanarySpec, now: datetime) -> Move:
         step_since=at,
         stage=plan.SCALE,
         stage_since=at,
-        replicas=plan.twin_size(plan.weight_of(spec, 0), target.replicas),
+        replicas=plan.twin_size(plan.room_of(spec, 0), target.replicas),
     )
     status = snapshot.status.model_copy(update={"run": run, "phase": Phase.PREPARING, "rejected": "", "released": ""})
     message = f"revision {run.revision} is held; {run.replicas} pods of it start beside the stable ones"
@@ -83,30 +83,22 @@ def promote(status: CanaryStatus, now: datetime) -> Move:
     return Move(changed, Reason.PROMOTING, message, (Event(Reason.PROMOTING, message),), 0)
 
 
-def go_to_step(status: CanaryStatus, spec: CanarySpec, index: int, now: datetime) -> Move:
-    """Begin a step: scale first, then shift. Beyond the last one begins the promotion."""
-    step = plan.step_at(spec, index)
-    if step is None:
-        passed = with_run(status, step=len(spec.strategy.steps), step_since=stamp(now), approved=False)
+def go_to_leg(status: CanaryStatus, spec: CanarySpec, index: int, now: datetime) -> Move:
+    """Begin a leg: scale first, then shift. Beyond the last one begins the promotion."""
+    leg, place = plan.leg_at(spec, index), plan.place(spec, index)
+    if leg is None:
+        passed = with_run(status, step=len(plan.legs(spec)), step_since=stamp(now), approved=False)
         return promote(passed, now)
     changes = {"step": index, "step_since": stamp(now), "approved": False}
-    if step.approval is not None:
-        message = f"step {index + 1} of {len(spec.strategy.steps)} waits for approval: {step.approval}"
-        return Move(
-            enter(status, Phase.WAITING, plan.JUDGE, now, **changes),
-            Reason.WAITING,
-            message,
-            (Event(Reason.WAITING, message),),
-            0,
-        )
-    message = f"step {index + 1} of {len(spec.strategy.steps)}: {step.weight} % of the requests go to the candidate"
-    return Move(
-        enter(status, Phase.ANALYSING, plan.SCALE, now, **changes, acknowledged_at=""),
-        Reason.ANALYSING,
-        message,
-        (Event(Reason.ANALYSING, message),),
-        0,
-    )
+    if leg.kind == plan.APPROVAL:
+        message = f"{place} waits for approval: {leg.text}"
+        waiting = enter(status, Phase.WAITING, plan.JUDGE, now, **changes)
+        return Move(waiting, Reason.WAITING, message, (Event(Reason.WAITING, message),), 0)
+    message = f"{place}: {leg.weight} % of the requests go to the candidate"
+    if leg.kind == plan.WATCH:
+        message = f"the candidate has passed; it is watched at {leg.weight} % for {plan.about(leg.hold_s)}"
+    begun = enter(status, plan.phase_of(leg), plan.SCALE, now, **changes, acknowledged_at="")
+    return Move(begun, plan.reason_of(leg), message, (Event(plan.reason_of(leg), message),), 0)
 
 
 def settle_stable(status: CanaryStatus, promoted: Promoted) -> CanaryStatus:

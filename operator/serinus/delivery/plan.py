@@ -1,9 +1,13 @@
 """The plan: which weight a step has, how many pods it needs, and which phase, stage and reason go together."""
 
 import math
+from dataclasses import dataclass
 
+from serinus.analysis.rows import settings_of
+from serinus.analysis.settings import PROFILES
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, RunStatus, Step
+from serinus.api.canary import CanarySpec, CanaryStatus, Phase, RunStatus
+from serinus.api.status import Reason
 
 # Stages. Within a phase they follow one another in this order; each waits for what the one before has ordered.
 SCALE = "Scale"  # the candidate gets the pods that the next weight needs
@@ -19,7 +23,7 @@ DRAIN = "Drain"  # the twin goes
 
 FINAL = (ADOPT, RELEASE, NATIVE)
 """Stages of a promotion in which the target takes over."""
-IN_RUN = (Phase.PREPARING, Phase.ANALYSING, Phase.WAITING)
+IN_RUN = (Phase.PREPARING, Phase.ANALYSING, Phase.WAITING, Phase.WATCHING)
 ACTIVE = (*IN_RUN, Phase.PROMOTING, Phase.RESTORING, Phase.ROLLING_BACK)
 
 
@@ -28,35 +32,109 @@ def effective_phase(status: CanaryStatus) -> Phase | None:
     return status.suspended_phase if status.phase is Phase.SUSPENDED else status.phase
 
 
-def weight_of(spec: CanarySpec, index: int) -> int:
-    """Return the weight in percent at a step: its own, or the last one before it; 100 beyond the last step."""
-    if index >= len(spec.strategy.steps):
-        return 100
-    return next((step.weight for step in reversed(spec.strategy.steps[: index + 1]) if step.weight is not None), 0)
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One part of the way to promotion.
 
-
-def step_at(spec: CanarySpec, index: int) -> Step | None:
-    """Return the step, or None beyond the last one."""
-    return spec.strategy.steps[index] if 0 <= index < len(spec.strategy.steps) else None
-
-
-def next_step(spec: CanarySpec, run: RunStatus) -> int:
-    """Return the index of the step after the present one, never with a lower weight than the present one.
-
-    An edited plan may have dropped the present step: then the first step with a higher weight follows.
+    In one of kind ``STEP`` the ``weight`` is fixed and held for ``hold_s`` seconds at least; in one of kind
+    ``ADAPTIVE`` evidence decides, up to ``weight``; ``APPROVAL`` waits for a person, with ``text``; ``WATCH`` holds a
+    candidate that has passed.
     """
-    steps = spec.strategy.steps
-    if run.stage == JUDGE and weight_of(spec, run.step) != run.weight:
-        return next((i for i, step in enumerate(steps) if (step.weight or 0) > run.weight), len(steps))
+
+    kind: str
+    weight: int | None = None
+    hold_s: float = 0.0
+    text: str = ""
+
+
+STEP, ADAPTIVE, APPROVAL, WATCH = "Step", "Adaptive", "Approval", "Watch"
+
+
+def legs(spec: CanarySpec) -> tuple[Leg, ...]:
+    """Return the way to promotion, leg by leg."""
+    strategy = spec.strategy
+    if strategy.steps:
+        way = [
+            Leg(STEP, step.weight, seconds(step.for_) if step.for_ else 0.0)
+            if step.weight is not None
+            else Leg(APPROVAL, text=step.approval or "")
+            for step in strategy.steps
+        ]
+        if not strategy.watch:
+            return tuple(way)
+    else:
+        way = [Leg(ADAPTIVE, settings_of(spec).most_pct)]
+    profile, watch = PROFILES[spec.analysis.profile], strategy.watch
+    hold_s = seconds(watch.for_) if watch and watch.for_ is not None else profile.watch_s
+    back = watch.hold_back if watch and watch.hold_back is not None else profile.hold_back_pct
+    return (*way, Leg(WATCH, 100 - back, hold_s)) if hold_s else tuple(way)
+
+
+def leg_at(spec: CanarySpec, index: int) -> Leg | None:
+    """Return the leg, or None beyond the last one."""
+    way = legs(spec)
+    return way[index] if 0 <= index < len(way) else None
+
+
+def weight_of(spec: CanarySpec, index: int) -> int:
+    """Return the weight in percent that a leg asks for, or the last one before it does; 100 beyond the last.
+
+    An adaptive leg asks for none.
+    """
+    way = legs(spec)
+    if index >= len(way):
+        return 100
+    return next(
+        (leg.weight for leg in reversed(way[: index + 1]) if leg.kind != ADAPTIVE and leg.weight is not None), 0
+    )
+
+
+def room_of(spec: CanarySpec, index: int) -> int:
+    """Return the weight in percent that the candidate's pods are to have room for: an adaptive leg's greatest."""
+    leg = leg_at(spec, index)
+    return leg.weight or 0 if leg is not None and leg.kind == ADAPTIVE else weight_of(spec, index)
+
+
+def next_leg(spec: CanarySpec, run: RunStatus) -> int:
+    """Return the index of the leg after the present one, never with a lower weight than the present one.
+
+    An edited plan may have dropped the present step: then the first one with a higher weight follows.
+    """
+    way, present = legs(spec), leg_at(spec, run.step)
+    adaptive = present is not None and present.kind == ADAPTIVE
+    if run.stage == JUDGE and not adaptive and weight_of(spec, run.step) != run.weight:
+        return next((i for i, leg in enumerate(way) if (leg.weight or 0) > run.weight), len(way))
     index = run.step + 1
-    while index < len(steps) and weight_of(spec, index) < run.weight:
+    while index < len(way) and weight_of(spec, index) < run.weight:
         index += 1
-    return min(index, len(steps))
+    return min(index, len(way))
 
 
-def hold_s(step: Step) -> float:
-    """Return how long a step's weight is held at least, in seconds."""
-    return seconds(step.for_) if step.for_ else 0.0
+def place(spec: CanarySpec, index: int) -> str:
+    """Return where in the plan a leg is, for people."""
+    way = legs(spec)
+    leg = way[min(index, len(way) - 1)]
+    if leg.kind in (ADAPTIVE, WATCH):
+        return "the adaptive run" if leg.kind == ADAPTIVE else "the watch"
+    steps = [other for other in way if other.kind in (STEP, APPROVAL)]
+    return f"step {min(index + 1, len(steps))} of {len(steps)}"
+
+
+def phase_of(leg: Leg) -> Phase:
+    """Return the phase in which a leg goes on by itself."""
+    return Phase.WATCHING if leg.kind == WATCH else Phase.ANALYSING
+
+
+def reason_of(leg: Leg) -> Reason:
+    """Return the reason that goes with ``phase_of``."""
+    return Reason.WATCHING if leg.kind == WATCH else Reason.ANALYSING
+
+
+def about(seconds_left: float) -> str:
+    """Return a time in words that do not change with every look, so that the status is not written for them alone."""
+    if seconds_left > 120:
+        return f"{math.ceil(seconds_left / 60)} min"
+    return f"{math.ceil(seconds_left / 5) * 5} s" if seconds_left > 10 else f"{math.ceil(seconds_left)} s"
 
 
 def twin_size(weight_pct: int, desired: int) -> int:

@@ -57,18 +57,18 @@ def _forward(status: CanaryStatus, spec: CanarySpec, command: Command, now: date
     assert run is not None  # noqa: S101 - the caller has checked
     if command.step not in (-1, run.step):
         return stay, f"nothing to do: it was meant for step {command.step + 1}, and the run is at step {run.step + 1}"
-    step = plan.step_at(spec, run.step)
+    leg = plan.leg_at(spec, run.step)
     if command.verb == "approve":
-        if step is None or step.approval is None or status.phase is not Phase.WAITING:
+        if leg is None or leg.kind != plan.APPROVAL or status.phase is not Phase.WAITING:
             return stay, f"nothing to do: step {run.step + 1} waits for no approval"
-        return moves.go_to_step(status, spec, plan.next_step(spec, run), now), f"step {run.step + 1} is approved"
+        return moves.go_to_leg(status, spec, plan.next_leg(spec, run), now), f"step {run.step + 1} is approved"
     if status.phase is Phase.PREPARING:
         return stay, "nothing to do: the candidate's pods are not ready yet, so no step can be passed"
     if command.full:
-        passed = moves.with_run(status, step=len(spec.strategy.steps), step_since=stamp(now), paused=False)
+        passed = moves.with_run(status, step=len(plan.legs(spec)), step_since=stamp(now), paused=False)
         return moves.promote(passed, now), "all remaining steps are passed"
     status = moves.with_run(status, paused=False)
-    return moves.go_to_step(status, spec, plan.next_step(spec, run), now), f"step {run.step + 1} is passed"
+    return moves.go_to_leg(status, spec, plan.next_leg(spec, run), now), f"step {run.step + 1} is passed"
 
 
 def _abort(status: CanaryStatus, command: Command, now: datetime, stay: Move) -> tuple[Move, str]:

@@ -1,11 +1,10 @@
 """The candidate on its way: prepared, given its share step by step, judged at each."""
 
-import math
 from dataclasses import replace
 from datetime import datetime
 
 from serinus.analysis import judge
-from serinus.analysis.model import Judgement, Verdict
+from serinus.analysis.model import Evidence, Finding, Judgement, Sample, Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, RunStatus
 from serinus.api.status import Reason
@@ -16,16 +15,14 @@ from serinus.delivery.moves import TICK_S, Move
 
 def look(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) -> Move:
     """Carry a run on that is being prepared, analysed, or waits."""
-    status, judgement = judged(snapshot, spec, run)
+    status, judgement = judged(snapshot, spec, run, now)
     if judgement.verdict is Verdict.HARM:
         return moves.roll_back(status, Reason.ROLLED_BACK, judgement.message, now)
     late = _deadline(status, spec, run, now)
     if late:
         return late
-    if status.phase is Phase.PREPARING:
-        return _scale(snapshot, status, spec, run, now)
-    if run.stage == plan.SCALE:
-        return _scale(snapshot, status, spec, run, now)
+    if status.phase is Phase.PREPARING or run.stage == plan.SCALE:
+        return _scale(snapshot, status, spec, run, judgement, now)
     if run.stage == plan.SHIFT:
         return _shift(snapshot, status, run, now)
     if run.weight and run.replicas and not ready_pods(snapshot):
@@ -34,35 +31,55 @@ def look(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) ->
     return _judge(snapshot, status, spec, judgement, now)
 
 
-def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus) -> tuple[CanaryStatus, Judgement]:
+def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) -> tuple[CanaryStatus, Judgement]:
     """Return the status with the present counts and findings in it, and the judgement on them."""
     book = evidence.load(run.evidence).counted(snapshot.totals)
-    if run.weight == 0:
-        nothing = Judgement(Verdict.UNDECIDED, "the candidate gets no requests yet")
-        return moves.with_run(snapshot.status, evidence=book.dump(), verdict="Undecided"), nothing
-    window = book.window if run.weight < 100 else book.compared
-    judgement = judge(spec.analysis, window, snapshot.readings, dict(book.notes or {}))
+    in_force = bool(run.acknowledged_at)
+    sample = Sample(
+        total=book.total,
+        window=book.window if in_force else Evidence(),
+        halves=book.halves,
+        before=book.before,
+        candidates=max(1, ready_pods(snapshot)),
+        stables=max(1, book.stable_pods),
+        weight_pct=run.weight,
+        at_weight_s=since(run.acknowledged_at, now),
+        now_s=since(run.started_at, now),
+        readings=snapshot.readings if run.weight else (),
+    )
+    judgement = judge(spec, sample, book.notes)
+    if not run.weight:
+        judgement = replace(judgement, verdict=Verdict.UNDECIDED, message="the candidate gets no requests yet")
     book = replace(book, notes=judgement.state)
-    metrics = [
-        MetricStatus(
-            name=finding.metric,
-            verdict=finding.verdict.value,
-            outcome=finding.outcome,
-            candidate=finding.candidate,
-            stable=finding.stable,
-            limit=finding.limit,
-            message=finding.message,
-        )
-        for finding in judgement.findings
-    ]
     status = moves.with_run(
         snapshot.status,
         evidence=book.dump(),
         verdict=judgement.verdict.value,
-        metrics=metrics,
-        measured_weight=evidence.measured_weight(book.window),
+        metrics=[_metric(finding) for finding in judgement.findings] if run.weight else run.metrics,
+        measured_weight=evidence.measured_weight(book.window) if in_force and run.weight else None,
     )
     return status, judgement
+
+
+def _metric(finding: Finding) -> MetricStatus:
+    numbers = finding.numbers
+    return MetricStatus(
+        name=finding.metric,
+        verdict=finding.verdict.value,
+        outcome=finding.outcome,
+        candidate=finding.candidate,
+        stable=finding.stable,
+        limit=finding.limit,
+        message=finding.message,
+        bad=numbers.bad if numbers else None,
+        requests=numbers.requests if numbers else None,
+        stable_bad=numbers.stable_bad if numbers else None,
+        stable_requests=numbers.stable_requests if numbers else None,
+        excess=list(numbers.excess or ()) if numbers else [],
+        harm=numbers.harm if numbers else None,
+        safe=numbers.safe if numbers else None,
+        needed=numbers.needed if numbers else None,
+    )
 
 
 def ready_pods(snapshot: Snapshot) -> int:
@@ -110,32 +127,39 @@ def proxies_wait(snapshot: Snapshot, what: str) -> tuple[Reason, str]:
 def _deadline(status: CanaryStatus, spec: CanarySpec, run: RunStatus, now: datetime) -> Move | None:
     if since(run.started_at, now) <= seconds(spec.deadline) or spec.on_inconclusive == "Hold":
         return None
+    leg = plan.leg_at(spec, run.step)
+    if leg is not None and leg.kind == plan.WATCH and status.phase is Phase.WATCHING:
+        return None  # it has passed
     message = f"neither harmful nor safe after {spec.deadline}; onInconclusive is {spec.on_inconclusive}"
     if spec.on_inconclusive == "Rollback":
         return moves.roll_back(status, Reason.DEADLINE, message, now)
     if status.phase is Phase.PREPARING:
         return None
-    passed = moves.with_run(status, step=len(spec.strategy.steps), step_since=stamp(now))
+    passed = moves.with_run(status, step=len(plan.legs(spec)), step_since=stamp(now))
     return moves.promote(passed, now).also(Event(Reason.DEADLINE, message, warning=True))
 
 
-def _scale(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunStatus, now: datetime) -> Move:
-    ready = ready_pods(snapshot)
+def _scale(
+    snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunStatus, judgement: Judgement, now: datetime
+) -> Move:
+    ready, leg = ready_pods(snapshot), plan.leg_at(spec, run.step)
+    phase = plan.phase_of(leg) if leg is not None else Phase.ANALYSING
     if ready < run.replicas:
         message = f"{ready} of {run.replicas} candidate pods are ready{trouble(snapshot)}"
         late = not_in_time(snapshot, status, spec, run.replicas, now)
-        reason = Reason.PREPARING if status.phase is Phase.PREPARING else Reason.ANALYSING
+        reason = Reason.PREPARING if status.phase is Phase.PREPARING else Reason(phase.value)
         return late or Move(status, reason, message, (), TICK_S)
-    step = plan.step_at(spec, run.step)
-    if status.phase is Phase.PREPARING and step is not None and step.approval is not None:
-        return moves.go_to_step(status, spec, run.step, now)
+    if status.phase is Phase.PREPARING and leg is not None and leg.kind == plan.APPROVAL:
+        return moves.go_to_leg(status, spec, run.step, now)
     weight = max(plan.weight_of(spec, run.step), run.weight)  # the plan may have been edited
+    if leg is not None and leg.kind == plan.ADAPTIVE and not run.weight:
+        weight = judgement.weight_pct or 1
     if run.paused:
-        message = f"paused by a person before {_place(spec, run)} gets its weight of {weight} %"
+        message = f"paused by a person before {plan.place(spec, run.step)} gets its weight of {weight} %"
         return Move(status, Reason.PAUSED, message, (), TICK_S)
     acknowledged_at = run.acknowledged_at if weight == run.weight else ""
-    changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at=acknowledged_at)
-    return Move(changed, Reason.ANALYSING, f"the sidecars are given weight {weight} %", (), 0)
+    changed = moves.enter(status, phase, plan.SHIFT, now, weight=weight, acknowledged_at=acknowledged_at)
+    return Move(changed, Reason(phase.value), f"the sidecars are given weight {weight} %", (), 0)
 
 
 def _shift(snapshot: Snapshot, status: CanaryStatus, run: RunStatus, now: datetime) -> Move:
@@ -143,54 +167,76 @@ def _shift(snapshot: Snapshot, status: CanaryStatus, run: RunStatus, now: dateti
         reason, message = proxies_wait(snapshot, f"weight {run.weight} %")
         return Move(status, reason, message, (), TICK_S)
     assert status.run is not None  # noqa: S101 - a phase of a run
-    changed = moves.enter(status, Phase.ANALYSING, plan.JUDGE, now)
+    phase = status.phase or Phase.ANALYSING
+    changed = moves.enter(status, phase, plan.JUDGE, now)
     if not run.acknowledged_at:  # else its pods were away for a while, and the step goes on
         book = evidence.load(status.run.evidence).marked()
         changed = moves.with_run(changed, acknowledged_at=stamp(now), evidence=book.dump(), measured_weight=None)
-    return Move(changed, Reason.ANALYSING, f"all sidecars have weight {run.weight} %", (), 0)
+    return Move(changed, Reason(phase.value), f"all sidecars have weight {run.weight} %", (), 0)
 
 
 def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement: Judgement, now: datetime) -> Move:
+    """Decide on a weight that every sidecar has: stay, and say why, or go on."""
     run = status.run
     assert run is not None  # noqa: S101 - a phase of a run
-    step = plan.step_at(spec, run.step)
-    place = f"{_place(spec, run)} at {run.weight} %"
+    leg = plan.leg_at(spec, run.step)
+    place = f"{plan.place(spec, run.step)} at {run.weight} %"
     if run.paused:
         return Move(_as(status, Phase.WAITING), Reason.PAUSED, f"paused by a person at {place}", (), TICK_S)
-    if step is not None and step.approval is not None:
-        message = f"{place} waits for approval: {step.approval} (serinus approve {snapshot.meta.name})"
+    if leg is not None and leg.kind == plan.APPROVAL:
+        message = f"{place} waits for approval: {leg.text} (serinus approve {snapshot.meta.name})"
         return Move(_as(status, Phase.WAITING), Reason.WAITING, message, (), TICK_S)
     if run.weight == 0:  # the approval that was waited for is not in the plan any more
-        return moves.go_to_step(status, spec, plan.next_step(spec, run), now)
-    left = (plan.hold_s(step) if step else 0.0) - since(run.acknowledged_at, now)
-    if left > 0:
-        message = f"{place} for another {_about(left)}; {judgement.message}"
-        return Move(_as(status, Phase.ANALYSING), Reason.ANALYSING, message, (), min(TICK_S, left + 0.05))
+        return moves.go_to_leg(status, spec, plan.next_leg(spec, run), now)
+    left = (leg.hold_s if leg else 0.0) - since(run.acknowledged_at, now)
+    if leg is not None and left > 0:
+        message = f"{place} for another {plan.about(left)}; {judgement.message}"
+        return Move(_as(status, plan.phase_of(leg)), plan.reason_of(leg), message, (), min(TICK_S, left + 0.05))
     if snapshot.mesh.rejections:
         reason, message = proxies_wait(snapshot, "it")
         return Move(_as(status, Phase.WAITING), reason, message, (), TICK_S)
-    if judgement.verdict is Verdict.SAFE:
-        return moves.go_to_step(status, spec, plan.next_step(spec, run), now)
-    return Move(_as(status, Phase.WAITING), _why_undecided(judgement), f"{place}: {judgement.message}", (), TICK_S)
+    if leg is not None and leg.kind == plan.ADAPTIVE:
+        return _adapt(status, spec, run, judgement, now)
+    if _passed(spec, run, judgement):
+        return moves.go_to_leg(status, spec, plan.next_leg(spec, run), now)
+    why = judgement.hold or judgement.message
+    return Move(_as(status, Phase.WAITING), _why_undecided(judgement), f"{place}: {why}", (), TICK_S)
 
 
-def _place(spec: CanarySpec, run: RunStatus) -> str:
-    return f"step {min(run.step + 1, len(spec.strategy.steps))} of {len(spec.strategy.steps)}"
+def _passed(spec: CanarySpec, run: RunStatus, judgement: Judgement) -> bool:
+    """Whether the run may leave its step or watch.
+
+    On the way, a weight is left when nothing speaks against the candidate and enough requests were seen. What makes it
+    the stable version, or puts it under watch, takes proof that it is safe.
+    """
+    leg = plan.leg_at(spec, run.step)
+    if judgement.hold or (leg is not None and leg.kind == plan.WATCH):
+        return not judgement.hold
+    following = plan.leg_at(spec, plan.next_leg(spec, run))
+    last = following is None or following.kind == plan.WATCH
+    limited = any(finding.outcome for finding in judgement.findings if finding.verdict is Verdict.UNDECIDED)
+    return judgement.verdict is Verdict.SAFE or (not last and not limited)
 
 
-def _about(seconds_left: float) -> str:
-    """Return a time in words that do not change with every look, so that the status is not written for them alone."""
-    if seconds_left > 120:
-        return f"{math.ceil(seconds_left / 60)} min"
-    return f"{math.ceil(seconds_left / 5) * 5} s" if seconds_left > 10 else f"{math.ceil(seconds_left)} s"
+def _adapt(status: CanaryStatus, spec: CanarySpec, run: RunStatus, judgement: Judgement, now: datetime) -> Move:
+    """Go where the evidence allows."""
+    if judgement.done:
+        return moves.go_to_leg(status, spec, plan.next_leg(spec, run), now)
+    weight = judgement.weight_pct
+    if weight > run.weight:
+        message = f"the weight rises from {run.weight} % to {weight} %: {judgement.message}"
+        changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at="")
+        return Move(changed, Reason.ANALYSING, message, (Event(Reason.ANALYSING, f"weight {weight} %"),), 0)
+    why = f"; {judgement.hold}" if judgement.hold else ""
+    message = f"{plan.place(spec, run.step)} at {run.weight} %{why}; {judgement.message}"
+    return Move(_as(status, Phase.ANALYSING), Reason.ANALYSING, message, (), TICK_S)
 
 
 def _why_undecided(judgement: Judgement) -> Reason:
     for finding in judgement.findings:
         if finding.verdict is Verdict.UNDECIDED and finding.outcome not in ("", "Value"):
             return Reason.METRICS_UNAVAILABLE
-    undecided = [finding for finding in judgement.findings if finding.verdict is Verdict.UNDECIDED]
-    return Reason.NO_TRAFFIC if any(finding.candidate is None for finding in undecided) else Reason.WAITING
+    return Reason.NO_TRAFFIC if judgement.starved else Reason.WAITING
 
 
 def _as(status: CanaryStatus, phase: Phase) -> CanaryStatus:
