@@ -91,12 +91,18 @@ def test_a_defect_that_begins_after_ten_minutes_is_found_soon_after():
     assert alarms(harm) > 0.9
 
 
-def test_two_bad_blocks_are_a_hiccup_and_three_are_not():
-    def bad(count):
-        return play(count, p=lambda k: (0.25, 0.001), engine=Engine(Settings(), rows(outage=False)))[0]
-
-    assert alarms(bad(2)) == 0
-    assert alarms(bad(3)) == 1
+def test_a_hiccup_of_ten_seconds_decides_nothing_and_one_of_twenty_does():
+    engine, rng, runs = Engine(Settings(), rows()), np.random.default_rng(4), 200
+    state, worst = engine.start(runs), {}
+    for k in range(60):
+        share = 0.2 if k >= 40 else 0.001
+        block = arms(rng, 200, share, 1800, 0.001, runs)
+        engine.scrape(state, block)
+        now_s = 2.0 * (k + 1)
+        engine.block(state, block, now_s, np.full(runs, True), np.zeros(runs), np.full(runs, 2.0))
+        worst[now_s] = engine.read(state, now_s).worst()
+    assert alarms(worst[80.0 + 12]) == 0
+    assert alarms(worst[80.0 + 20]) == 1
 
 
 def test_an_outage_is_found_at_the_second_scrape_and_not_at_the_first():

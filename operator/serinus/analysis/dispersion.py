@@ -15,6 +15,8 @@ import numpy as np
 
 from serinus.analysis.evalues import Floats
 
+SPAN_S = 10.0
+"""Least length of a block of the halves' requests, in seconds."""
 SPANS = (1, 6, 18)
 """Lengths over which the halves are compared, in blocks."""
 FIRST_GUESS = 0.2

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serinus.analysis.dispersion import SPAN_S
 from serinus.analysis.evalues import Floats, log_e
 from serinus.analysis.settings import Row, Settings
 
@@ -28,7 +29,7 @@ _SAFE_EFFECTS = np.array([0.6, 1.0, 1.15])
 _OUTAGES = np.array([0.6, 0.95])
 """The candidate's share of failed requests in the alternatives that bet on an outage."""
 _OUTAGE_STAKE = 0.2
-_HOTTEST = 6
+_SUSTAINED = 10.0
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
 _LEAST, _MOST = 1e-5, 0.98
@@ -68,8 +69,10 @@ class State:
     """(rows, N): stable's bad requests, fading."""
     known: Floats
     """(rows, N): stable's requests, fading alike."""
-    hot: Floats
-    """(rows, N): how many of the last blocks in a row would have given more evidence for harm than is allowed."""
+    room: Floats
+    """(rows, N): how much evidence for harm the next block may give, before what comes back until then."""
+    hot_s: Floats
+    """(rows, N): for how long every block had more evidence for harm than was let in."""
     seen: Floats
     """(4, N): all bad requests and requests to the candidate, those that stable's rate at the time would have given,
     and the requests of both versions."""
@@ -121,7 +124,8 @@ class Engine:
             safe=np.zeros((len(self._after_s), len(_SAFE_EFFECTS) + 1, runs)),
             known_bad=known_bad,
             known=known,
-            hot=np.zeros((rows, runs)),
+            room=np.full((rows, runs), self.settings.cap),
+            hot_s=np.zeros((rows, runs)),
             seen=np.zeros((4, runs)),
         )
 
@@ -157,13 +161,15 @@ class Engine:
             arms: the block's counts.
             now_s: seconds since the run began.
             warm: whether the candidate was warmed up before the block began, by release.
-            kappa: relative variance between the arms' rates of failure, (N,), from ``Dispersion.between``.
+            kappa: relative variance between the arms' rates of failure, (N,), from ``Dispersion.between``, as if the
+                rates were drawn anew for every block of ``SPAN_S`` seconds.
             lengths_s: length of each block in seconds, (N,); 0 where a release has no block.
         """
         q_b = np.clip(self._known(state), _LEAST, 0.9)
         kappas = np.stack([kappa if row.edge is None else np.full_like(kappa, _KAPPA_LATENCY) for row in self.rows])
+        kappas = kappas * SPAN_S / np.maximum(lengths_s, 1e-9)
         self._restart(state, now_s)
-        self._bet_on_harm(state, arms, warm, kappas, q_b)
+        self._bet_on_harm(state, arms, warm, kappas, q_b, lengths_s)
         self._bet_on_safety(state, arms, warm, kappas, q_b)
         first = self._failed[0] if self._failed else 0
         expected = arms.n_c[first] * np.where(
@@ -182,7 +188,15 @@ class Engine:
             state.restarts += 1
             state.harm = np.logaddexp(state.harm, np.log(_spent(state.restarts)))
 
-    def _bet_on_harm(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
+    def _bet_on_harm(
+        self,
+        state: State,
+        arms: Arms,
+        warm: NDArray[np.bool_],
+        kappas: Floats,
+        q_b: Floats,
+        lengths_s: Floats,
+    ) -> None:
         wide = np.where(warm, 1.0, self.settings.warm_factor)
         rho, delta = self._rho * wide, self._delta * wide
         line = np.minimum(rho * q_b[:, None] + delta, 0.95)
@@ -193,11 +207,13 @@ class Engine:
         value = _tempered(value, arms, kappas, line, q_b)
         bets = (q_c > rho * q_b[:, None] + delta) & (warm | (self._effects >= self.settings.warm_effect))
         bets = bets & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
-        cap = self.settings.cap * 2.0 ** np.clip(state.hot - 1, 0, _HOTTEST)
-        state.harm = state.harm + np.where(bets, np.minimum(value, cap[:, None]), 0.0)
-        over = (np.where(bets, value, 0.0) >= self.settings.cap).any(axis=1)
-        some = arms.n_c > 0
-        state.hot = np.where(over, state.hot + 1, np.where(some, 0.0, state.hot))
+        value = np.where(bets, value, 0.0)
+        settings, most = self.settings, value.max(axis=1)
+        faster = np.where(state.hot_s >= settings.sustained_s, _SUSTAINED, 1.0)
+        room = np.minimum(state.room + settings.refill * faster * lengths_s, settings.cap * faster)
+        state.harm = state.harm + np.minimum(value, room[:, None])
+        state.room = room - np.clip(most, 0.0, room)
+        state.hot_s = np.where(most >= room, state.hot_s + lengths_s, np.where(arms.n_c > 0, 0.0, state.hot_s))
 
     def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
         rows = self._safe_row

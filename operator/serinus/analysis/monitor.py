@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serinus.analysis.dispersion import Dispersion
+from serinus.analysis.dispersion import SPAN_S, Dispersion
 from serinus.analysis.engine import Arms, Engine, Readout, State, no_requests
 from serinus.analysis.evalues import Floats
 from serinus.analysis.settings import Row, Settings
@@ -39,7 +39,9 @@ class Watched:
     block: Arms
     """Requests of the block under way."""
     halves: Floats
-    """(4, N): failures and requests of stable's halves in the block under way."""
+    """(4, N): failures and requests of stable's halves, until they are compared."""
+    halves_s: float
+    """For how long they were counted."""
     outage: Arms
     """Requests since the last look for an outage."""
     open_s: Floats
@@ -68,6 +70,7 @@ class Monitor:
             dispersion=Dispersion.start(runs),
             block=no_requests(rows, runs),
             halves=np.zeros((4, runs)),
+            halves_s=0.0,
             outage=no_requests(rows, runs),
             open_s=np.zeros(runs),
             unlooked_s=np.zeros(runs),
@@ -89,9 +92,17 @@ class Monitor:
         share = 1 - np.exp(-length_s / _RATE_MEMORY_S) if length_s else 0.0
         present = (scrape.arms.n_c[0] + scrape.arms.n_b[0]) / max(length_s, 1e-9)
         watched.rate = np.where(watched.rate > 0, watched.rate + share * (present - watched.rate), present)
+        self._compare_halves(watched, scrape, length_s)
         self._look_for_outage(watched, scrape, length_s)
         self._fill_block(watched, scrape, length_s, now_s)
         return self.engine.read(watched.state, now_s)
+
+    def _compare_halves(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
+        watched.halves = watched.halves + scrape.halves
+        watched.halves_s += length_s
+        if watched.halves_s >= SPAN_S - 1e-9:
+            watched.dispersion.add(*watched.halves)
+            watched.halves, watched.halves_s = np.zeros_like(watched.halves), 0.0
 
     def _look_for_outage(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
         watched.outage = watched.outage + scrape.arms
@@ -104,19 +115,15 @@ class Monitor:
 
     def _fill_block(self, watched: Watched, scrape: Scrape, length_s: float, now_s: float) -> None:
         watched.block = watched.block + scrape.arms
-        watched.halves = watched.halves + scrape.halves
         watched.open_s = watched.open_s + length_s
         due = self._due(watched.block, watched.open_s, self.settings.block_s)
         if not due.any():
             return
-        bad_1, n_1, bad_2, n_2 = watched.halves * due
         kappa = watched.dispersion.between(scrape.candidates, scrape.stables)
         lengths = np.where(due, watched.open_s, 0.0)
         warm = self.warm(watched, now_s - lengths)
         self.engine.block(watched.state, _only(watched.block, due), now_s, warm, kappa, lengths)
-        watched.dispersion.add(bad_1, n_1, bad_2, n_2)
         watched.block = _only(watched.block, ~due)
-        watched.halves = watched.halves * ~due
         watched.open_s = np.where(due, 0.0, watched.open_s)
 
     def _due(self, arms: Arms, open_s: Floats, shortest_s: float) -> NDArray[np.bool_]:

@@ -54,11 +54,15 @@ class Settings:
     beta: float = 0.05
     effects: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
     """By how much the odds of a bad request exceed the promise, in the alternatives that bet on harm."""
-    block_s: float = 10.0
-    """Length of a block of requests; blocks are what the tests multiply."""
+    block_s: float = 2.0
+    """Least length of a block of requests; blocks are what the tests multiply."""
     cap: float = 2.5
-    """Most evidence for harm of one block: two never suffice, so a hiccup of ten seconds decides nothing. It doubles with
-    each further block in a row that reaches it."""
+    """Most evidence for harm at once. What was used of it comes back by ``refill`` a second, so that a hiccup of ten
+    seconds decides nothing, however many requests it hits."""
+    refill: float = 0.2
+    sustained_s: float = 14.0
+    """After so many seconds in which every block had more evidence for harm than was let in, it is no hiccup: then
+    ``refill`` is ten times as much."""
     outage: Margin = Margin(0.7, 0.3)
     """A candidate beyond this line is out; that is tested at every scrape, not only at every block."""
     outage_cap: float = 5.5
