@@ -5,13 +5,13 @@ state gives the same judgement, in another process and another year.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from serinus.analysis import guards, record
+from serinus.analysis import guards, record, runlog
 from serinus.analysis.advice import Advice, advise
 from serinus.analysis.engine import Arms, Readout
 from serinus.analysis.evalues import Floats
@@ -46,6 +46,8 @@ class Bench:
     taken: Evidence
     halves: tuple[tuple[int, int], tuple[int, int]]
     print: str
+    rows: list[str] = field(default_factory=list)
+    """What was taken in this time, for the log of the run."""
 
 
 def judge(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgement:
@@ -65,20 +67,35 @@ def judge(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgement:
     noted = {"queries": state["queries"]} if "queries" in state else {}
     queries, tallies = judge_queries(spec.analysis, sample.readings, noted)
     if bench is None:
-        users.take(sample.readings, sample.now_s)
         words = f"no request to the candidate yet; {spec.analysis.min_requests:,} are needed at each weight"
-        noted = {**tallies, "users": users.dump()}
+        noted = _noted(spec, sample, state, [], users, tallies)
         nothing = Finding(ERRORS, Verdict.UNDECIDED, message=words)
         return Judgement(Verdict.UNDECIDED, words, (nothing, *queries), noted, hold=words, starved=True)
     readout = _advance(bench, sample)
-    users.take(sample.readings, sample.now_s)
+    noted = _noted(spec, sample, state, bench.rows, users, tallies)
     weight = np.array([float(sample.weight_pct)])
     requests = np.array([float(sample.window.candidate.requests)])
     advice = advise(bench.monitor, bench.watched, readout, weight, np.array([sample.at_weight_s]), requests)
     findings = _findings(spec, sample, bench, readout)
     judged = [finding for finding in findings if finding.limit] + queries + users.findings(bench.plan.settings)
-    kept: dict[str, Any] = {**tallies, "users": users.dump(), "level": state.get("level") or []}
+    kept: dict[str, Any] = {**noted, "level": state.get("level") or []}
     return _concluded(spec, sample, bench, advice, judged, findings, kept)
+
+
+def _noted(
+    spec: CanarySpec,
+    sample: Sample,
+    state: dict[str, Any],
+    rows: list[str],
+    users: UserTests,
+    tallies: dict[str, Any],
+) -> dict[str, Any]:
+    """Let the users' tests take in what is new; return their state, and the log of the run with ``rows`` in it."""
+    users.take(sample.readings, sample.now_s)
+    taken = users.dump()
+    answered = runlog.answered(state, sample.now_s, sample.readings, tallies.get("queries") or {}, taken)
+    log = runlog.noted(state, [*rows, *answered])
+    return {**tallies, "users": taken, **log, "spec": runlog.spec_of(spec)}
 
 
 def _concluded(
@@ -146,11 +163,25 @@ def _opened(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Bench | 
     if not before.requests and not total.candidate.requests:
         return None
     edges = choose_edges(spec.analysis.latency, before)
+    return begun(spec, edges, before, max(0.0, sample.now_s - 2 * _LEAST_LENGTH_S))
+
+
+def begun(spec: CanarySpec, edges: tuple[int, ...], before: Counts, now_s: float) -> Bench:
+    """Return new tests, that begin at ``now_s`` seconds of the run.
+
+    Args:
+        spec: what is tested.
+        edges: indices of the latency edges at which both versions are compared.
+        before: what stable did before the run.
+        now_s: from here on time counts.
+    """
     plan = plan_of(spec, edges, before)
     monitor = Monitor(plan.settings, plan.rows)
     watched = monitor.start(1, _history(plan.rows, before))
-    watched.now_s = max(0.0, sample.now_s - 2 * _LEAST_LENGTH_S)
-    return Bench(plan, monitor, watched, edges, before, Evidence(), ((0, 0), (0, 0)), print_)
+    watched.now_s = now_s
+    halves = ((0, 0), (0, 0))
+    rows = [runlog.started(now_s)]
+    return Bench(plan, monitor, watched, edges, before, Evidence(), halves, fingerprint(spec), rows)
 
 
 def fingerprint(spec: CanarySpec) -> str:
@@ -188,20 +219,27 @@ def _advance(bench: Bench, sample: Sample) -> Readout:
     if sample.now_s - bench.watched.now_s < _LEAST_LENGTH_S:
         return bench.monitor.engine.read(bench.watched.state, bench.watched.now_s)
     new = Evidence(sample.total.candidate - bench.taken.candidate, sample.total.stable - bench.taken.stable)
-    arms = arms_of(bench.plan.rows, new)
-    if sample.weight_pct >= _ALL and not new.stable.requests:
-        arms = _beside_memory(arms, bench.watched)
-    halves = np.array(
-        [
-            [float(max(0, now - then))]
-            for half, earlier in zip(sample.halves, bench.halves, strict=True)
-            for now, then in ((half[1], earlier[1]), (half[0], earlier[0]))
-        ]
+    bad_1, n_1, bad_2, n_2 = (
+        max(0, now - then)
+        for half, earlier in zip(sample.halves, bench.halves, strict=True)
+        for now, then in ((half[1], earlier[1]), (half[0], earlier[0]))
     )
-    pods = np.array([float(sample.candidates)]), np.array([float(sample.stables)])
-    readout = bench.monitor.take(bench.watched, Scrape(arms, halves, *pods), sample.now_s)
-    bench.taken, bench.halves = sample.total, sample.halves
-    return readout
+    pods = sample.candidates, sample.stables
+    entry = runlog.Entry(sample.now_s, sample.weight_pct, *pods, new, (bad_1, n_1, bad_2, n_2))
+    bench.rows.append(runlog.row_of(entry))
+    bench.halves = sample.halves
+    return take_in(bench, entry)
+
+
+def take_in(bench: Bench, entry: runlog.Entry) -> Readout:
+    """Let the tests take in one entry of the log; ``bench`` is changed in place, but for its ``halves``."""
+    arms = arms_of(bench.plan.rows, entry.new)
+    if entry.weight_pct >= _ALL and not entry.new.stable.requests:
+        arms = _beside_memory(arms, bench.watched)
+    halves = np.array([[float(number)] for number in entry.halves])
+    pods = np.array([float(entry.candidates)]), np.array([float(entry.stables)])
+    bench.taken = Evidence(bench.taken.candidate + entry.new.candidate, bench.taken.stable + entry.new.stable)
+    return bench.monitor.take(bench.watched, Scrape(arms, halves, *pods), entry.now_s)
 
 
 def _beside_memory(arms: Arms, watched: Watched) -> Arms:
