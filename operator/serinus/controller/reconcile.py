@@ -17,6 +17,7 @@ from serinus.api.names import FINALIZER
 from serinus.controller.apply import Applier
 from serinus.controller.feed import Feed
 from serinus.controller.gather import Gathered, Gatherer
+from serinus.controller.records import RETRY_S
 from serinus.controller.workqueue import Result
 from serinus.delivery.decide import decide
 from serinus.delivery.model import Decision, Snapshot, Totals
@@ -101,6 +102,8 @@ class Reconciler:
         after_s = decision.after_s
         if wrote:
             after_s = SOON_S if after_s is None else min(after_s, SOON_S)
+        if self._applier.behind(owner):
+            after_s = RETRY_S if after_s is None else min(after_s, RETRY_S)
         return Result(after_s)
 
     async def _gather(self, canary: Object, owner: str) -> Gathered:
@@ -144,6 +147,7 @@ class Reconciler:
     def _gone(self, owner: str) -> None:
         self._feed.drop_routes(owner)
         self._evidences.stop(owner)
+        self._applier.forget(owner)
         namespace, name = owner.split("/")
         self._seen(namespace, name, None)
 

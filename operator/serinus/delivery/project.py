@@ -15,7 +15,7 @@ from serinus.api.names import (
     LABEL_HASH,
     LABEL_OWNER,
 )
-from serinus.delivery import plan
+from serinus.delivery import plan, recording
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
 from serinus.delivery.revision import adopted_template, twin_name, twin_template
 
@@ -61,6 +61,8 @@ class Desired:
     """The Service by which the candidate was reached, when it is to go."""
     commands_done: tuple[str, ...] = ()
     """Annotations of requests that were dealt with."""
+    record: tuple[dict[str, Any], ...] = ()
+    """Parts of the run's record that must exist; those that do are left alone. A release waits for none of them."""
 
 
 def project(snapshot: Snapshot) -> Desired:
@@ -78,6 +80,7 @@ def project(snapshot: Snapshot) -> Desired:
         release=_release(snapshot, phase, run),
         commands_done=_done(snapshot),
         freeze=run is not None and not _cleaning(phase, run),
+        record=recording.parts(snapshot.meta, status, _owner(snapshot)),
     )
     if not usable or target is None:
         return replace(desired, delete=_leaving(snapshot, phase, run))
