@@ -1,23 +1,15 @@
-"""Users' own metrics: what the answers to their queries say."""
+"""Users' own metrics that have limits: what the answers to their queries say."""
 
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
 
 from serinus.analysis.model import Finding, Outcome, Reading, Verdict
+from serinus.analysis.questions import unanswered
 from serinus.analysis.words import count, plain
 from serinus.api.canary import Analysis, UserMetric
 
 _KEY = "queries"
-
-_ADVICE = {
-    Outcome.EMPTY: "the query gave nothing; check its labels and that the metric exists",
-    Outcome.NAN: "the query gave no number (NaN), as a division by zero does; it needs traffic",
-    Outcome.MANY_SERIES: "the query gave several series; put sum() or another aggregation around it",
-    Outcome.QUERY_ERROR: "Prometheus refused the query; correct it",
-    Outcome.TIMEOUT: "Prometheus did not answer in time; make the query cheaper",
-    Outcome.UNREACHABLE: "Prometheus cannot be reached; check analysis.prometheus.address",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +24,23 @@ class _Tally:
 def judge_queries(
     spec: Analysis, readings: tuple[Reading, ...], state: dict[str, object]
 ) -> tuple[list[Finding], dict[str, object]]:
-    """Return a finding for every metric of the user's, and the state to come back with.
+    """Return a finding for every metric of the user's that has limits, and the state to come back with.
 
     Only a value is evidence. Harm: ``failureLimit`` values beyond the limits at this step. Safe: more values within the
     limits since the last one beyond them than there were beyond them, so one where there was none.
+
+    Args:
+        spec: the metrics; those that compare both versions are left to ``serinus.analysis.users``.
+        readings: answers to the queries, oldest first; an answer that was passed before does not count twice.
+        state: what this returned last at the present weight. Without it the readings that are there are only noted:
+            they are of the time before, and do not count.
     """
     first = _KEY not in state
     noted: dict[str, Any] = state.get(_KEY, {})  # type: ignore[assignment]
     findings, kept = [], {}
     for metric in spec.metrics:
+        if metric.query is None:
+            continue
         own = [reading for reading in readings if reading.metric == metric.name]
         tally = _Tally(*noted.get(metric.name, ()))
         if first:
@@ -87,8 +87,7 @@ def _finding(metric: UserMetric, tally: _Tally, last: Reading | None) -> Finding
     if last is None:
         return finding(Verdict.UNDECIDED, f"{metric.name}: the first reading at this step is awaited")
     if last.outcome != Outcome.VALUE or last.value is None:
-        detail = f" ({last.detail})" if last.detail else ""
-        return finding(Verdict.UNDECIDED, f"{metric.name}: {last.outcome.value}: {_ADVICE[last.outcome]}{detail}")
+        return finding(Verdict.UNDECIDED, f"{metric.name}: {unanswered(last)}")
     seen = f"{metric.name}: {plain(last.value)}; the limit is {limit}"
     if tally.good > tally.violations:
         return finding(Verdict.SAFE, seen)

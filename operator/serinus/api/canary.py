@@ -200,11 +200,11 @@ class CountQueries(Strict):
     """The same, for how many were good. Exactly one of `bad` and `good` is set."""
     total: Annotated[str, Field(min_length=1, max_length=8192)]
     """A PromQL query that gives how many there were in all."""
-    promise: Line = Line(ratio=1.2, points=0.1)
-    """Beyond this line the candidate is harmful."""
-    tolerance: Line = Line(ratio=1.5, points=1)
+    promise: Line | None = None
+    """Beyond this line the candidate is harmful. Without it: 1.2 times stable's share of bad ones and 0.1 points."""
+    tolerance: Line | None = None
     """The candidate is safe when its share of bad ones is shown to be below the greater of `ratio` times stable's, and
-    stable's plus `points`."""
+    stable's plus `points`. Without it: 1.5 times, and 1 point."""
 
 
 class GaugeQuery(Strict):

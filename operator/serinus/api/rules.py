@@ -13,7 +13,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from serinus.api.base import seconds
-from serinus.api.canary import Analysis, CanarySpec, Latency, Step, Strategy, SuccessRate, TargetRef, UserMetric
+from serinus.api.canary import (
+    Analysis,
+    CanarySpec,
+    CountQueries,
+    Latency,
+    Step,
+    Strategy,
+    SuccessRate,
+    TargetRef,
+    UserMetric,
+)
 from serinus.api.trafficpolicy import HeaderMatch, PathMatch, Route, TrafficPolicySpec
 
 
@@ -48,6 +58,10 @@ def _exactly_one(*fields: str) -> Callable[[Any], bool]:
 def _try_fits(timeout: str | None, part: TrafficPolicySpec | Route) -> bool:
     per_try = part.retries.per_try_timeout if part.retries else None
     return not timeout or not per_try or seconds(timeout) == 0 or seconds(per_try) <= seconds(timeout)
+
+
+def _unlimited(metric: UserMetric) -> bool:
+    return metric.min is None and metric.max is None and metric.failure_limit == 1
 
 
 def _unique(names: list[str]) -> bool:
@@ -119,9 +133,21 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         UserMetric,
-        "has(self.min) || has(self.max)",
-        lambda metric: metric.min is not None or metric.max is not None,
+        "[has(self.query), has(self.counts), has(self.gauge)].exists_one(given, given)",
+        _exactly_one("query", "counts", "gauge"),
+        "a metric is judged in exactly one way; write one of query, counts and gauge",
+    ),
+    Rule(
+        UserMetric,
+        "!has(self.query) || has(self.min) || has(self.max)",
+        lambda metric: metric.query is None or metric.min is not None or metric.max is not None,
         "the metric has no limit; write min, max or both",
+    ),
+    Rule(
+        UserMetric,
+        "has(self.query) || (!has(self.min) && !has(self.max) && (!has(self.failureLimit) || self.failureLimit == 1))",
+        lambda metric: metric.query is not None or _unlimited(metric),
+        "min, max and failureLimit go with query only; write them in a metric that has a query",
     ),
     Rule(
         UserMetric,
@@ -129,6 +155,20 @@ RULES: tuple[Rule, ...] = (
         lambda metric: metric.min is None or metric.max is None or metric.min <= metric.max,
         "min is above max, so that no value is good; write a min of at most max",
         "min",
+    ),
+    Rule(
+        CountQueries,
+        "has(self.bad) != has(self.good)",
+        _exactly_one("bad", "good"),
+        "either the bad ones are counted or the good ones are; write exactly one of bad and good, beside total",
+    ),
+    Rule(
+        CountQueries,
+        "!has(self.tolerance) || self.tolerance.ratio > 1.0 || self.tolerance.points > 0.0",
+        lambda counts: counts.tolerance is None or counts.tolerance.ratio > 1 or counts.tolerance.points > 0,
+        "a candidate that is as good as the stable version would never be shown to be safe; write a ratio above 1, or"
+        " points above 0",
+        "tolerance",
     ),
     Rule(
         Analysis,

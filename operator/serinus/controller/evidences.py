@@ -5,6 +5,7 @@ from typing import Protocol
 
 from serinus.analysis.model import Reading
 from serinus.analysis.promql import render_query
+from serinus.analysis.questions import questions
 from serinus.api.base import seconds
 from serinus.api.canary import Phase
 from serinus.controller.feed import Feed, protocol_of
@@ -71,18 +72,24 @@ class Collector:
         namespace, name = service_key.split("/")
         analysis = spec.analysis
         if analysis.metrics and analysis.prometheus:
+            stable = _stable_hash(snapshot)
             names = {
                 "namespace": namespace,
                 "target": spec.target_ref.name,
                 "service": name,
                 "revision": status.run.pod_hash,
-                "stableRevision": status.stable.revision if status.stable else "",
+                "stableRevision": stable,
                 "interval": analysis.interval,
             }
+            of_stable = names | {"revision": stable}
             interval_s = seconds(analysis.interval)
-            asked = [(metric.name, render_query(metric.query, **names), interval_s) for metric in analysis.metrics]
+            asked = [
+                (each.name, render_query(each.template, **(of_stable if each.stable else names)), interval_s)
+                for metric in analysis.metrics
+                for each in questions(metric)
+            ]
             self._queries.watch(owner, asked, analysis.prometheus.address)
-            self._asked[owner] = tuple(metric.name for metric in analysis.metrics)
+            self._asked[owner] = tuple(name for name, _, _ in asked)
         elif self._asked.pop(owner, None):
             self._queries.unwatch(owner)
 
@@ -101,3 +108,16 @@ class Collector:
             self._counters.unwatch(owner)
         if self._asked.pop(owner, None):
             self._queries.unwatch(owner)
+
+
+def _stable_hash(snapshot: Snapshot) -> str:
+    """Return the ``pod-template-hash`` label of the stable version's pods, which queries tell them by.
+
+    It is the Deployment controller's own and not the revision; that stands in where no ReplicaSet is known.
+    """
+    stable = snapshot.status.stable
+    if stable is None:
+        return ""
+    own = [replicaset for replicaset in snapshot.targets_own if replicaset.revision == stable.revision]
+    most = max(own, key=lambda replicaset: replicaset.pods, default=None)
+    return most.pod_hash if most is not None and most.pod_hash else stable.revision
