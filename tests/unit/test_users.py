@@ -316,6 +316,10 @@ def test_what_was_safe_stays_so_when_nothing_reaches_the_stable_version_any_more
     assert finding.verdict is SAFE
     assert run.read({"memory/candidate": 100.0, "memory/stable": Outcome.NAN}).verdict is SAFE
     assert run.read({"memory/candidate": Outcome.NAN, "memory/stable": Outcome.NAN}).verdict is UNDECIDED
+    shop = Shop(a_spec(BAD))
+    assert sold(shop, 60, 0.01, 0.01).verdict is SAFE
+    assert shop.read({"orders/stable/bad": Outcome.EMPTY}).verdict is SAFE
+    assert shop.read({"orders/candidate/bad": Outcome.EMPTY}).verdict is UNDECIDED
 
 
 # Gauges
@@ -429,6 +433,8 @@ def test_another_promise_begins_that_metric_afresh_and_leaves_the_others() -> No
     changed = UserTests.load(other, raw).dump()
     assert changed["memory"] == raw["memory"]
     assert changed["orders"]["watched"] is None
+    tuned = UserTests.load(a_spec(BAD, GAUGE, tuning={"cap": 1}), raw).dump()
+    assert (tuned["orders"]["watched"], tuned["memory"]["last"]) == (None, None)
     assert UserTests.load(a_spec(GAUGE), raw).dump() == {"memory": raw["memory"]}
 
 
