@@ -56,7 +56,7 @@ def ending(meta: Meta, run: RunStatus, *, ended: bool = True) -> dict[str, Any]:
         run: the run.
         ended: whether it has come to its end.
     """
-    notes, book = _notes(run), evidence.load(run.evidence)
+    notes = _notes(run)
     outcome = run.cause or PROMOTED
     return {
         "format": FORMAT,
@@ -77,8 +77,7 @@ def ending(meta: Meta, run: RunStatus, *, ended: bool = True) -> dict[str, Any]:
         "tests": notes.get("tests"),
         "users": notes.get("users") or {},
         "queries": notes.get("queries") or {},
-        "total": book.dump()["total"],
-        "requestsAtWeight": book.window.candidate.requests,
+        "total": evidence.load(run.evidence).dump()["total"],
         "chunks": runlog.closed_chunks(notes),
     }
 
