@@ -1,5 +1,7 @@
 """Numbers as people read them, the same in every finding."""
 
+from math import ceil
+
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -25,3 +27,12 @@ def milliseconds(value: float) -> str:
 def plain(value: float) -> str:
     """Return a number of the user's own, in four digits at most where it is no whole number."""
     return f"{value:,.0f}" if abs(value) < 1e15 and float(value).is_integer() else f"{value:.4g}"
+
+
+def lasting(seconds: float) -> str:
+    """Return a time as people say it: ``40 s``, ``12 min``, ``5 h``, ``4 days``."""
+    if seconds <= 120:
+        return f"{ceil(max(seconds, 0.0))} s"
+    if seconds <= 10_800:
+        return f"{ceil(seconds / 60)} min"
+    return f"{seconds / 3_600:.0f} h" if seconds < 259_200 else count(round(seconds / 86_400), "day")
