@@ -7,13 +7,16 @@ from rich.text import Text
 from rich.tree import Tree
 
 from serinus.analysis.words import milliseconds, percent, plain
+from serinus.api import parse_live
+from serinus.api.canary import MetricStatus
+from serinus.cli import explaining
 from serinus.cli.session import Object
 
 _COLOURS = {
     "Ready": "green", "Failed": "red", "RollingBack": "red", "Suspended": "yellow", "Waiting": "yellow",
     "Harm": "red", "Safe": "green", "Undecided": "yellow",
 }  # fmt: skip
-_IN_RUN = ("Preparing", "Analysing", "Waiting", "Promoting", "Restoring", "RollingBack", "Suspended")
+_IN_RUN = ("Preparing", "Analysing", "Waiting", "Watching", "Promoting", "Restoring", "RollingBack", "Suspended")
 
 
 def coloured(word: str) -> Text:
@@ -55,12 +58,17 @@ def _add_run(root: Tree, canary: Object, run: Object, phase: str, now: datetime)
         root.add(_line("weight", f"asked {run.get('weight', 0)} %", _acknowledged(run, now), _measured(run)))
     if metrics := run.get("metrics"):
         branch = root.add(Text.assemble(("metrics    ", "dim"), coloured(run.get("verdict") or "Undecided")))
+        share = run.get("measuredWeight"), run.get("weight") or 0
+        rate = explaining.candidate_rate(run.get("evidence") or {}, *share) if phase != "Failed" else None
         for metric in metrics:
-            branch.add(_metric(metric))
+            branch.add(_metric(metric, rate))
 
 
 def _add_steps(root: Tree, canary: Object, run: Object, phase: str) -> None:
-    steps = canary["spec"]["strategy"]["steps"]
+    steps = (canary["spec"].get("strategy") or {}).get("steps") or []
+    if not steps:
+        root.add(_line("step", "the evidence decides weight and pace" if run.get("step") == 0 else "the watch"))
+        return
     present = min(int(run.get("step") or 0), len(steps))
     at = f"{present + 1} of {len(steps)}" if present < len(steps) else f"all {len(steps)} passed"
     branch = root.add(_line("step", at))
@@ -77,7 +85,7 @@ def _add_steps(root: Tree, canary: Object, run: Object, phase: str) -> None:
             branch.add(Text(words))
 
 
-def _metric(metric: Object) -> Text:
+def _metric(metric: Object, rate: float | None) -> Text:
     show = _number(metric.get("name", ""))
     numbers = [show(metric["candidate"])] if metric.get("candidate") is not None else []
     if metric.get("stable") is not None:
@@ -88,7 +96,10 @@ def _metric(metric: Object) -> Text:
         numbers.append(str(outcome))
     verdict = metric.get("verdict") or "Undecided"
     text = Text.assemble(coloured(f"{verdict}"), f"  {metric.get('name')}: {', '.join(numbers) or 'no number yet'}")
-    if verdict != "Safe" and metric.get("message"):
+    numbers_line = explaining.compact(explaining.finding_of(parse_live(MetricStatus, metric)), rate)
+    if numbers_line:
+        text.append(f"\n{numbers_line}", "dim")
+    elif verdict != "Safe" and metric.get("message"):
         text.append(f"\n{metric['message']}", "dim")
     return text
 
