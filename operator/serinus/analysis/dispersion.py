@@ -23,6 +23,8 @@ FIRST_GUESS = 0.2
 """Relative variance between the halves that is assumed before anything is measured."""
 FIRST_WEIGHT = 20.0
 """How much measuring outweighs the first guess, as a sum of squared variances."""
+CORRELATED = 12.0
+"""Blocks for which a pod's rate is taken to stay much the same: of ``n`` blocks ``n / 12`` count as independent."""
 OUTLIER = 25.0
 """Squared deviations count up to so many times their variance: a single blip is for the cap on a block's evidence."""
 
@@ -61,11 +63,17 @@ class Dispersion:
             self.open[index] = 0.0
 
     def kappa(self) -> Floats:
-        """Return the relative variance between the two halves' rates, as if in each block anew; shape (N,)."""
+        """Return the relative variance between the two halves' rates, as if in each block anew; shape (N,).
+
+        Only what exceeds one standard deviation of chance counts; it is taken for larger as long as it was seen for
+        a short time only.
+        """
         spans = np.array(SPANS, float)[:, None]
-        measured = spans * np.maximum(self.excess, 0.0) / (self.scale + FIRST_WEIGHT)
+        beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
+        measured = spans * beyond / (self.scale + FIRST_WEIGHT)
         guess = FIRST_GUESS * FIRST_WEIGHT / (self.scale[0] + FIRST_WEIGHT)
-        return np.asarray(measured.max(axis=0) + guess)
+        doubt = 1 + 3 * np.sqrt(2 * CORRELATED / max(self.blocks, 1))
+        return np.asarray(measured.max(axis=0) * doubt + guess)
 
     def between(self, pods_c: Floats, pods_b: Floats) -> Floats:
         """Return ``kappa`` for arms of so many pods each, from that of stable's halves. Shapes (N,)."""
