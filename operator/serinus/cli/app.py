@@ -1,19 +1,18 @@
 """The commands. Each imports what it needs when it is called, so that ``--help`` is there at once."""
 
-import asyncio
-import json
 import sys
-from collections.abc import Coroutine
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serinus.cli import looking_back
+from serinus.cli.options import Context, Format, Kubeconfig, Name, Namespace, Output, Timeout, Wait
+from serinus.cli.options import console as _console
+from serinus.cli.options import dump as _dump
+from serinus.cli.options import run as _run
 from serinus.cli.session import Exit, Object, Place, Stop
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from serinus.api.commands import Verb
 
 app = typer.Typer(
@@ -27,23 +26,7 @@ app = typer.Typer(
 )
 
 
-class Output(StrEnum):
-    """How objects are written."""
-
-    JSON = "json"
-    YAML = "yaml"
-    WIDE = "wide"
-
-
-Name = Annotated[str, typer.Argument(help="Name of the Canary.")]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace; else that of the context.")]
-Context = Annotated[str, typer.Option(help="Context of the kubeconfig.")]
-Kubeconfig = Annotated[str, typer.Option(help="Path of the kubeconfig; else KUBECONFIG.")]
-Format = Annotated[Output | None, typer.Option("-o", "--output", help="Another form.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for the verdict; it is the exit status.")]
-Timeout = Annotated[
-    str, typer.Option(help='How long to wait at most, for example "90s" or "1h"; 3 is the exit status.')
-]
+app.add_typer(looking_back.app)
 
 
 @app.command()
@@ -256,23 +239,6 @@ def _ask(verb: "Verb", name: str, wait: bool, timeout: str, place: Place, *, ful
     _run(ask(place, name, verb, console=_console(), full=full, wait=wait, timeout_s=timeout_s))
 
 
-def _run(command: Coroutine[Any, Any, int]) -> None:
-    """Run a command to its exit status; what a user can mend is a sentence on standard error."""
-    from serinus.kube.errors import KubeError
-
-    try:
-        code = asyncio.run(command)
-    except Stop as stop:
-        sys.stderr.write(f"{stop.sentence}\n")
-        code = stop.status
-    except KubeError as problem:
-        sys.stderr.write(f"{problem.message[:1].upper()}{problem.message[1:]}\n")
-        code = Exit.MISSING
-    except KeyboardInterrupt:
-        code = 130
-    raise typer.Exit(int(code))
-
-
 def _seconds(timeout: str) -> float | None:
     from serinus.api.base import seconds
 
@@ -280,21 +246,6 @@ def _seconds(timeout: str) -> float | None:
         return seconds(timeout) if timeout else None
     except ValueError as problem:
         raise typer.BadParameter(str(problem), param_hint="--timeout") from problem
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console()
-
-
-def _dump(document: Object, output: Output) -> None:
-    if output is Output.JSON:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        return
-    import yaml
-
-    yaml.safe_dump(document, sys.stdout, sort_keys=False, allow_unicode=True)
 
 
 def _rows(canaries: list[Object], all_namespaces: bool, wide: bool) -> str:
