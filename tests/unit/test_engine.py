@@ -30,7 +30,7 @@ def play(blocks, *, n=(100, 900), p, engine=None, kappa=0.0, warm_from=0, runs=R
         block = arms(rng, n[0], p_c, n[1], p_b, runs)
         engine.scrape(state, block)
         engine.block(
-            state, block, 10.0 * (k + 1), np.full(runs, k >= warm_from), np.full(runs, kappa), np.full(runs, 10.0)
+            state, block, 10.0 * (k + 1), np.full(runs, k >= warm_from), np.full((1, runs), kappa), np.full(runs, 10.0)
         )
         readout = engine.read(state, 10.0 * (k + 1))
         harm, safe = np.maximum(harm, readout.worst()), np.maximum(safe, readout.safe.min(axis=0))
@@ -70,7 +70,7 @@ def test_weights_that_shift_while_the_base_rate_moves_feign_no_difference():
     for k in range(120):  # pooled over all blocks the candidate's share is twice stable's
         n_c, n_b, p = (900, 100, 0.02) if k % 2 else (100, 900, 0.002)
         engine.block(
-            state, arms(rng, n_c, p, n_b, p), 10.0 * k, np.full(RUNS, True), np.zeros(RUNS), np.full(RUNS, 10.0)
+            state, arms(rng, n_c, p, n_b, p), 10.0 * k, np.full(RUNS, True), np.zeros((1, RUNS)), np.full(RUNS, 10.0)
         )
         worst = np.maximum(worst, engine.read(state, 10.0 * k).worst())
     assert alarms(worst) <= ALPHA + 3 * np.sqrt(ALPHA / RUNS)
@@ -99,7 +99,7 @@ def test_a_hiccup_of_ten_seconds_decides_nothing_and_one_of_twenty_does():
         block = arms(rng, 200, share, 1800, 0.001, runs)
         engine.scrape(state, block)
         now_s = 2.0 * (k + 1)
-        engine.block(state, block, now_s, np.full(runs, True), np.zeros(runs), np.full(runs, 2.0))
+        engine.block(state, block, now_s, np.full(runs, True), np.zeros((1, runs)), np.full(runs, 2.0))
         worst[now_s] = engine.read(state, now_s).worst()
     assert alarms(worst[80.0 + 12]) == 0
     assert alarms(worst[80.0 + 20]) == 1
@@ -148,7 +148,7 @@ def test_pods_that_differ_cry_wolf_without_tempering_and_not_with_it():
         dispersion.add(bad[1], np.full(runs, n[1]), bad[2], np.full(runs, n[2]))
         if k < 0:
             continue
-        for index, (state, used) in enumerate(((plain, 0 * kappa), (tempered, kappa))):
+        for index, (state, used) in enumerate(((plain, 0 * kappa[None]), (tempered, kappa[None]))):
             engine.block(state, block, 10.0 * k, np.full(runs, True), used, np.full(runs, 10.0))
             most[index] = np.maximum(most[index], engine.read(state, 10.0 * k).worst())
     assert alarms(most[0]) > 0.05
@@ -169,7 +169,7 @@ def test_no_requests_are_no_evidence():
     nothing = Arms(*(np.zeros((1, 1)) for _ in range(4)))
     before = engine.read(state, 0.0)
     engine.scrape(state, nothing)
-    engine.block(state, nothing, 10.0, np.array([True]), np.zeros(1), np.full(1, 10.0))
+    engine.block(state, nothing, 10.0, np.array([True]), np.zeros((1, 1)), np.full(1, 10.0))
     after = engine.read(state, 10.0)
     assert after.worst()[0] == pytest.approx(before.worst()[0], abs=1e-9)
     assert after.safe[0, 0] == before.safe[0, 0] == 0

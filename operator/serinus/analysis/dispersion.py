@@ -7,6 +7,10 @@ by how much the variance of its bad requests exceeds that of chance, when the po
 ``kappa``. Dividing an e-value's logarithm leaves an e-value (Jensen's inequality).
 
 ``kappa`` is estimated by moments at three lengths of time, so that slow variation is seen too, and the largest counts.
+
+Callers' sidecars count failures by pod, latency they do not. There ``kappa`` is estimated from how much stable's share
+of slow requests differs from one stretch of time to the next, as if every pod varied for itself. What all pods go
+through together is in it too, so it is too large rather than too small: latency is judged more slowly where it moves.
 """
 
 from dataclasses import dataclass
@@ -79,3 +83,64 @@ class Dispersion:
         """Return ``kappa`` for arms of so many pods each, from that of stable's halves. Shapes (N,)."""
         per_pod = self.kappa() / 2 * np.maximum(pods_b, 2) / 2
         return np.asarray(per_pod * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1)))
+
+
+USUAL = 9.0
+"""A stretch that deviates more than so many times what is usual counts as if it deviated so much."""
+ALIKE = 0.35
+"""Correlation between two stretches that follow one another, of rates that keep for a minute."""
+
+
+@dataclass(slots=True)
+class Drift:
+    """Running sums about stable's shares of bad requests over time, by row.
+
+    Shapes: ``open`` and ``last`` (3, 2, rows, N), bad requests and requests of the stretch under way and of the one
+    before; ``excess``, ``scale`` and ``usual`` (3, rows, N).
+    """
+
+    open: Floats
+    last: Floats
+    excess: Floats
+    scale: Floats
+    usual: Floats
+    blocks: int = 0
+
+    @classmethod
+    def start(cls, rows: int, runs: int) -> "Drift":
+        """Return the sums before anything was measured."""
+        spans = len(SPANS)
+        pairs, singles = (spans, 2, rows, runs), (spans, rows, runs)
+        return cls(np.zeros(pairs), np.zeros(pairs), np.zeros(singles), np.zeros(singles), np.ones(singles))
+
+    def add(self, bad: Floats, n: Floats) -> None:
+        """Take in one block of stable's requests, each of shape (rows, N)."""
+        self.blocks += 1
+        self.open += np.stack([bad, n])
+        for index, span in enumerate(SPANS):
+            if self.blocks % span:
+                continue
+            (bad_1, n_1), (bad_2, n_2) = self.last[index], self.open[index]
+            both = n_1 + n_2
+            theta, every = n_1 / np.maximum(both, 1), bad_1 + bad_2
+            scale = every * theta * (1 - theta)
+            chance = np.maximum(scale * (1 - every / np.maximum(both, 1)), 0.25)
+            ratio = np.minimum((bad_1 - every * theta) ** 2 / chance, USUAL * np.maximum(self.usual[index], 1.0))
+            seen = (n_1 > 0) & (n_2 > 0) & (every > 0)
+            self.excess[index] += np.where(seen, (ratio - 1) * chance, 0.0)
+            self.scale[index] += np.where(seen, scale**2, 0.0)
+            self.usual[index] += np.where(seen, 0.1 * (ratio - self.usual[index]), 0.0)
+            self.last[index], self.open[index] = self.open[index].copy(), 0.0
+
+    def between(self, pods_c: Floats, pods_b: Floats) -> Floats:
+        """Return ``kappa`` by row for arms of so many pods each, (rows, N), as if drawn anew for every block."""
+        spans = np.array(SPANS, float)[:, None, None]
+        beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
+        measured = (spans * beyond / (self.scale + FIRST_WEIGHT)).max(axis=0)
+        doubt = 1 + 3 * np.sqrt(2 * CORRELATED / max(self.blocks, 1))
+        per_pod = LATENCY_GUESS + measured * doubt / 2 * np.maximum(pods_b, 1) / (1 - ALIKE)
+        return np.asarray(per_pod * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1)))
+
+
+LATENCY_GUESS = 0.0025
+"""Relative variance of a pod's share of slow requests that is taken for granted."""

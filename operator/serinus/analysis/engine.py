@@ -33,8 +33,6 @@ _SUSTAINED = 10.0
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
 _LEAST, _MOST = 1e-5, 0.98
-_KAPPA_LATENCY = 0.0025
-"""Relative variance of the share of slow requests that is taken for granted between two pods: it is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,7 @@ class Engine:
         state.out = np.logaddexp(state.out, np.log(_spent(state.scrapes))) + value
 
     def block(
-        self, state: State, arms: Arms, now_s: float, warm: NDArray[np.bool_], kappa: Floats, lengths_s: Floats
+        self, state: State, arms: Arms, now_s: float, warm: NDArray[np.bool_], kappas: Floats, lengths_s: Floats
     ) -> None:
         """Take in one block.
 
@@ -161,12 +159,11 @@ class Engine:
             arms: the block's counts.
             now_s: seconds since the run began.
             warm: whether the candidate was warmed up before the block began, by release.
-            kappa: relative variance between the arms' rates of failure, (N,), from ``Dispersion.between``, as if the
-                rates were drawn anew for every block of ``SPAN_S`` seconds.
+            kappas: relative variance between the arms' rates, (rows, N), as ``serinus.analysis.dispersion`` gives it: as
+                if the rates were drawn anew for every block of ``SPAN_S`` seconds.
             lengths_s: length of each block in seconds, (N,); 0 where a release has no block.
         """
         q_b = np.clip(self._known(state), _LEAST, 0.9)
-        kappas = np.stack([kappa if row.edge is None else np.full_like(kappa, _KAPPA_LATENCY) for row in self.rows])
         kappas = kappas * SPAN_S / np.maximum(lengths_s, 1e-9)
         self._restart(state, now_s)
         self._bet_on_harm(state, arms, warm, kappas, q_b, lengths_s)

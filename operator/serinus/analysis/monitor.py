@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serinus.analysis.dispersion import SPAN_S, Dispersion
+from serinus.analysis.dispersion import SPAN_S, Dispersion, Drift
 from serinus.analysis.engine import Arms, Engine, Readout, State, no_requests
 from serinus.analysis.evalues import Floats
 from serinus.analysis.settings import Row, Settings
@@ -36,12 +36,15 @@ class Watched:
 
     state: State
     dispersion: Dispersion
+    drift: Drift
     block: Arms
     """Requests of the block under way."""
     halves: Floats
     """(4, N): failures and requests of stable's halves, until they are compared."""
+    stretch: Arms
+    """All requests in that time."""
     halves_s: float
-    """For how long they were counted."""
+    """How long that is."""
     outage: Arms
     """Requests since the last look for an outage."""
     open_s: Floats
@@ -68,6 +71,8 @@ class Monitor:
         return Watched(
             state=self.engine.start(runs, before),
             dispersion=Dispersion.start(runs),
+            drift=Drift.start(rows, runs),
+            stretch=no_requests(rows, runs),
             block=no_requests(rows, runs),
             halves=np.zeros((4, runs)),
             halves_s=0.0,
@@ -99,10 +104,13 @@ class Monitor:
 
     def _compare_halves(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
         watched.halves = watched.halves + scrape.halves
+        watched.stretch = watched.stretch + scrape.arms
         watched.halves_s += length_s
         if watched.halves_s >= SPAN_S - 1e-9:
             watched.dispersion.add(*watched.halves)
+            watched.drift.add(watched.stretch.bad_b, watched.stretch.n_b)
             watched.halves, watched.halves_s = np.zeros_like(watched.halves), 0.0
+            watched.stretch = no_requests(*watched.stretch.n_c.shape)
 
     def _look_for_outage(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
         watched.outage = watched.outage + scrape.arms
@@ -119,10 +127,13 @@ class Monitor:
         due = self._due(watched.block, watched.open_s, self.settings.block_s)
         if not due.any():
             return
-        kappa = watched.dispersion.between(scrape.candidates, scrape.stables)
+        failing = watched.dispersion.between(scrape.candidates, scrape.stables)
+        slow = watched.drift.between(scrape.candidates, scrape.stables)
+        failed = np.array([row.edge is None for row in self.engine.rows])[:, None]
+        kappas = np.where(failed, failing, slow)
         lengths = np.where(due, watched.open_s, 0.0)
         warm = self.warm(watched, now_s - lengths)
-        self.engine.block(watched.state, _only(watched.block, due), now_s, warm, kappa, lengths)
+        self.engine.block(watched.state, _only(watched.block, due), now_s, warm, kappas, lengths)
         watched.block = _only(watched.block, ~due)
         watched.open_s = np.where(due, 0.0, watched.open_s)
 
