@@ -1,6 +1,7 @@
 """A run that was judged scrape by scrape, and its record, as the cluster would hold it."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from serinus.api import parse_live
 from serinus.api.canary import CanarySpec, RunStatus
 from serinus.delivery import evidence, recording, running
 from serinus.delivery.model import Meta, Totals
+from serinus.kube.errors import Conflict, KubeError, NotFound
+from serinus.kube.kinds import CANARY, CONFIG_MAP, Kind
 
 META = Meta("shop", "cart", uid="uid-cart")
 BEFORE = Counts(4000, 8, (0, 0, 0, 800, 2000, 1000, 160, 40, 0, 0, 0, 0, 0))
@@ -129,3 +132,64 @@ class Run:
         rows = [row for number in sorted(self.chunks) for row in runlog.unpack(self.chunks[number])]
         found = recording.ending(META, self.status()) | {"rows": rows + self.state[runlog.LOG], "missing": []}
         return dict(json.loads(json.dumps(found)))
+
+
+class Maps:
+    """An API server that has ConfigMaps, one Canary, and selectors by label."""
+
+    def __init__(self, canary: dict[str, Any] | None = None) -> None:
+        self.maps: dict[str, dict[str, Any]] = {}
+        self.canary = canary
+        self.asked: list[str] = []
+        self.trouble: KubeError | None = None
+        self.clock = 0
+
+    async def create(self, kind: Kind, body: dict[str, Any], namespace: str | None = None) -> dict[str, Any]:
+        assert kind is CONFIG_MAP
+        name = body["metadata"]["name"]
+        self.asked.append(f"create {name}")
+        if self.trouble:
+            raise self.trouble
+        if name in self.maps:
+            raise Conflict(f"{name} exists", status=409, reason="AlreadyExists")
+        self.clock += 1
+        made = {"uid": f"uid-{self.clock}", "creationTimestamp": f"2026-05-04T12:{self.clock:04}Z"}
+        self.maps[name] = json.loads(json.dumps({**body, "metadata": {**body["metadata"], **made}}))
+        return body
+
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[dict[str, Any]]:
+        if kind is CANARY:
+            return [self.canary] if self.canary else []
+        assert kind is CONFIG_MAP
+        self.asked.append(f"list {labels}")
+        if self.trouble:
+            raise self.trouble
+        return [one for one in self.maps.values() if selects(labels, one["metadata"]["labels"])]
+
+    async def delete(self, kind: Kind, name: str, namespace: str | None = None, *, uid: str | None = None) -> None:
+        assert kind is CONFIG_MAP
+        self.asked.append(f"delete {name}")
+        assert self.maps[name]["metadata"]["uid"] == uid
+        del self.maps[name]
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any]:
+        assert kind is CANARY
+        if self.canary is None or self.canary["metadata"]["name"] != name:
+            raise NotFound(f"there is no {name}", status=404)
+        return self.canary
+
+
+def selects(selector: str, labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes holds: ``a=b``, ``a in (b,c)``, ``a``."""
+    for term in re.split(r",(?![^(]*\))", selector):
+        if " in " in term:
+            key, _, values = term.partition(" in ")
+            if labels.get(key) not in values.strip("()").split(","):
+                return False
+        elif "=" in term:
+            key, _, value = term.partition("=")
+            if labels.get(key) != value:
+                return False
+        elif term not in labels:
+            return False
+    return True
