@@ -14,7 +14,6 @@ location based on rank tests", Annals of Mathematical Statistics 34 (1963); Bren
 derivatives", 1973, chapter 4.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from statistics import NormalDist
@@ -36,7 +35,6 @@ _EPSILON = 2.220446049250313e-16
 _MOST_STEPS = 1001
 
 Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
 
 class Label(IntEnum):
@@ -88,11 +86,7 @@ def mann_whitney(x: FloatArray, y: FloatArray, confidence: float = CONFIDENCE) -
         root = np.select([to_left, to_right], [left, right], np.full(rows, np.nan))
         open_ = np.flatnonzero(able & ~to_left & ~to_right)
         root[open_] = _roots(
-            left[open_],
-            right[open_],
-            above[open_],
-            below[open_],
-            lambda shift, at, rows=open_, q=quantile: _deviate(shift, x_rows[rows[at]], y_rows[rows[at]]) - q,  # type: ignore[misc]
+            left[open_], right[open_], above[open_], below[open_], x_rows[open_], y_rows[open_], quantile
         )
         ends.append(root)
     return Shift(*ends)
@@ -201,16 +195,20 @@ def _roots(
     right: FloatArray,
     at_left: FloatArray,
     at_right: FloatArray,
-    function: Callable[[FloatArray, Indices], FloatArray],
+    x: FloatArray,
+    y: FloatArray,
+    quantile: float,
 ) -> FloatArray:
-    """Return roots by Brent's method, as Kayenta goes about it, for many functions side by side.
+    """Return where ``_deviate`` is ``quantile``, by Brent's method as Kayenta goes about it, for all rows at once.
 
     Args:
         left: where the search begins, shape (rows,).
         right: where it ends.
-        at_left: the functions' values there.
+        at_left: how much the deviate is above the quantile there.
         at_right: and there.
-        function: returns the values of the functions with these indices, at one place each.
+        x: points, shape (rows, points).
+        y: what they are compared with, of the same shape or with another number of points.
+        quantile: of the standard normal distribution.
     """
     root = np.where(at_left == 0, left, right)
     live = np.flatnonzero((at_left != 0) & (at_right != 0))
@@ -232,7 +230,7 @@ def _roots(
         step = _step(a, b, c, fa, fb, fc, before, least, half)
         a, fa = b, fb
         b = b + step
-        fb = function(b, live)
+        fb = _deviate(b, x[live], y[live]) - quantile
         same_side = ((fb > 0) & (fc > 0)) | ((fb < 0) & (fc < 0))
         c, fc = np.where(same_side, a, c), np.where(same_side, fa, fc)
         root[live] = b
