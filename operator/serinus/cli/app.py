@@ -1,7 +1,7 @@
 """The commands. Each imports what it needs when it is called, so that ``--help`` is there at once."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -214,6 +214,33 @@ def lint(
         return Exit.REFUSED if problems else Exit.DONE
 
     _run(check())
+
+
+@app.command()
+def bench(
+    subset: Annotated[
+        Literal["ci", "full"], typer.Option(help="How much is played: two minutes' worth, or all of it.")
+    ] = "ci",
+    seed: Annotated[int, typer.Option(help="Of the simulated worlds; the same seed gives the same table.")] = 1,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Releases of each good scenario; of a bad one half as many are played.")
+    ] = None,
+    policies: Annotated[
+        list[str] | None, typer.Option(help="Only this policy; may be given several times.", metavar="NAME")
+    ] = None,
+    output: Annotated[
+        Literal["markdown", "json"], typer.Option("-o", "--output", help="How the table is written.")
+    ] = "markdown",
+    processes: Annotated[int, typer.Option(min=1, help="How many work side by side.")] = 2,
+) -> None:
+    """Compare the engine with the rules of its peers in simulated releases; 1 is the exit status below a bar."""
+
+    async def play() -> int:
+        from serinus.cli import bench as benching
+
+        return benching.bench(subset, seed, runs, policies or [], output, processes)
+
+    _run(play())
 
 
 @app.command()

@@ -1,0 +1,59 @@
+"""``serinus bench``: the engine beside its peers, in simulated releases. Exit status 1 if a bar is not met."""
+
+import json
+import sys
+from collections.abc import Sequence
+from multiprocessing import get_context
+
+from serinus.cli.session import Exit, Stop
+from serinus.simulation.bench import CONTESTANTS, Job, Subset, jobs, run, tabulate
+from serinus.simulation.report import document, markdown
+from serinus.simulation.scoring import Cell
+
+
+def bench(subset: str, seed: int, runs: int | None, policies: Sequence[str], output: str, processes: int) -> int:
+    """Play a subset, write what was found to standard output, and return the exit status.
+
+    Args:
+        subset: ``ci`` or ``full``.
+        seed: of the simulated worlds.
+        runs: releases of each good scenario; None means as many as the subset has.
+        policies: names of policies; all, when there is none.
+        output: ``markdown`` or ``json``.
+        processes: how many work side by side.
+
+    Raises:
+        Stop: there is no policy of such a name.
+    """
+    if unknown := [name for name in policies if name not in CONTESTANTS]:
+        raise Stop(f'There is no policy "{unknown[0]}"; there are: {"; ".join(CONTESTANTS)}.', Exit.USAGE)
+    chosen = Subset(subset)
+    table = tabulate(chosen, seed, _played(jobs(chosen, seed, runs, policies), processes))
+    if output == "json":
+        sys.stdout.write(json.dumps(document(table), indent=1, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(markdown(table))
+    for bar in table.unmet:
+        sys.stderr.write(f"Not met: {bar.asked}: {bar.found}.\n")
+    return Exit.REFUSED if table.unmet else Exit.DONE
+
+
+def _played(todo: list[Job], processes: int) -> list[Cell]:
+    """Return the cells in the order of their jobs. The long ones are played first, so that none is waited for."""
+    order = sorted(range(len(todo)), key=lambda index: (todo[index].rate, -todo[index].runs))
+    cells: dict[int, Cell] = {}
+    if processes < 2:
+        for index in order:
+            cells[index] = run(todo[index])
+            _progress(len(cells), todo, index)
+    else:
+        with get_context("spawn").Pool(processes) as pool:
+            found = pool.imap(run, [todo[index] for index in order])
+            for index, cell in zip(order, found, strict=True):
+                cells[index] = cell
+                _progress(len(cells), todo, index)
+    return [cells[index] for index in range(len(todo))]
+
+
+def _progress(done: int, todo: list[Job], index: int) -> None:
+    sys.stderr.write(f"{done} of {len(todo)}  {todo[index].what()}\n")
