@@ -154,6 +154,22 @@ def test_relative_lines_of_argo_move_with_the_stable_version(kind: str) -> None:
     assert outcomes(Argo("a"), [kind] * 4, stable=kind)[-1] == BACK
 
 
+@pytest.mark.parametrize(("stable_late", "expected"), [(2, BACK), (3, RUNNING)])
+def test_argo_allows_three_tenths_more_than_the_p99_of_stable(stable_late: int, expected: int) -> None:
+    """Of 100 requests two or three take 100 to 250 ms: the p99 is 175 or 200 ms; the candidate's is 250 ms."""
+    candidate, stable = arm(WELL), arm(WELL)
+    for counts, late, edge in ((candidate, 1, 250.0), (candidate, 1, 500.0), (stable, stable_late, 250.0)):
+        counts.buckets[FAST_BUCKET] -= late
+        counts.buckets[LATENCY_EDGES_MS.index(edge)] += late
+    assert histogram_quantile(0.99, stable.buckets)[0] == pytest.approx({2: 175, 3: 200}[stable_late])
+    assert 175 * 1.3 < histogram_quantile(0.99, candidate.buckets)[0] < 200 * 1.3
+    policy = Argo("a", relative=True)
+    policy.start(1)
+    for _ in range(4 * 6):
+        policy.step(0.0, Tick(candidate, (stable, stable), np.zeros(1)))
+    assert policy.outcome[0] == expected
+
+
 def test_a_relative_line_fails_without_numbers_of_the_stable_version() -> None:
     assert outcomes(Argo("a", relative=True), [WELL] * 4, stable=NOTHING)[-1] == BACK
 

@@ -113,13 +113,13 @@ def classify(candidate: FloatArray, baseline: FloatArray) -> IntArray:
     shift = mann_whitney(x, y)
     bound = TOLERANCE * np.abs(shift.estimate)
     x_mean, y_mean = np.nanmean(x, axis=0), np.nanmean(y, axis=0)
-    ignored = (x_mean == 0) | (y_mean == 0)
-    ratio = np.divide(x_mean, y_mean, out=np.ones_like(x_mean), where=~ignored)
+    known = (x_mean != 0) & (y_mean != 0)
+    ratio = np.divide(x_mean, y_mean, out=np.full_like(x_mean, np.nan), where=known)
     labels[compared] = np.select(
         [
             np.isnan(shift.estimate),
-            (shift.low > bound) & (ignored | (ratio >= ALLOWED_RATIO)),
-            (shift.high < -bound) & (ignored | (ratio <= ALLOWED_RATIO)),
+            (shift.low > bound) & ~(ratio < ALLOWED_RATIO),
+            (shift.high < -bound) & ~(ratio > ALLOWED_RATIO),
         ],
         [Label.ERROR, Label.HIGH, Label.LOW],
         Label.PASS,
