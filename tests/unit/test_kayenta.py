@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from serinus.simulation import kayenta
 from serinus.simulation.kayenta import Label, classify, fails, mann_whitney
 from serinus.simulation.world import FloatArray
 
@@ -118,6 +119,51 @@ def test_many_intervals_at_once_are_those_that_come_one_by_one(
     assert np.stack([shift.low, shift.high, shift.estimate], axis=1) == pytest.approx(np.array(alone), abs=1e-9)
 
 
+@pytest.mark.parametrize("draw", [_tied, _zero_inflated, _continuous])
+@pytest.mark.parametrize(("n", "m"), [(10, 10), (13, 9)])
+def test_the_search_goes_through_the_same_shifts_step_by_step(
+    draw: Callable[[np.random.Generator, tuple[int, int]], FloatArray], n: int, m: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(n * m)
+    for x, y in ((draw(random, (n, 1)) * 1.5 + 0.1, draw(random, (m, 1))) for _ in range(10)):
+        ours, theirs = _searched(x, y, monkeypatch), _searched_alone(x[:, 0].tolist(), y[:, 0].tolist())
+        assert len(theirs) > 12
+        assert ours == theirs
+
+
+def _searched(x: FloatArray, y: FloatArray, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the shifts at which the judge looks after the two ends, in order."""
+    looked: list[float] = []
+
+    def noted(shift: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+        looked.extend(shift.tolist())
+        return plain(shift, x, y)
+
+    plain = kayenta._deviate
+    with monkeypatch.context() as patch:
+        patch.setattr(kayenta, "_deviate", noted)
+        mann_whitney(x, y)
+    left, right = x.min() - y.max(), x.max() - y.min()
+    assert looked[:2] == [left, right]
+    return looked[2:]
+
+
+def _searched_alone(x: list[float], y: list[float]) -> list[float]:
+    left, right = min(x) - max(y), max(x) - min(y)
+    looked: list[float] = []
+    for z in (Z98, -Z98, 0.0):
+
+        def above(shift: float, z: float = z) -> float:
+            looked.append(shift)
+            return deviate(shift, x, y) - z
+
+        if z == 0 or deviate(left, x, y) > z > deviate(right, x, y):
+            before = len(looked)
+            brent(above, left, right)
+            del looked[before : before + 2]
+    return looked
+
+
 def test_points_without_a_value_are_removed_wherever_they_are() -> None:
     x, y = [5.0, 9.0, 7.0, 8.0, 8.0, 6.0], [1.0, 3.0, 1.0, 2.0, 4.0]
     with_gaps = mann_whitney(rows([5, NAN, 9, 7, 8, NAN, 8, 6]), rows([NAN, 1, 3, 1, 2, 4]))
@@ -135,6 +181,7 @@ def test_points_without_a_value_are_removed_wherever_they_are() -> None:
         pytest.param([0, 0, 0], [0, 0, 0, 0], Label.PASS, id="one value overall passes"),
         pytest.param([5] * 10, [4] * 10, Label.HIGH, id="two constants, the candidate's is larger"),
         pytest.param([100] * 10, [0] * 10, Label.HIGH, id="a constant beside zeros is high: a mean of 0 has no ratio"),
+        pytest.param([100.1] * 10, [100] * 10, Label.HIGH, id="two constants that are almost the same"),
         pytest.param([4] * 10, [5] * 10, Label.LOW, id="two constants, the candidate's is smaller"),
         pytest.param([1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16], Label.LOW, id="a clear improvement is low"),
         pytest.param([NAN, NAN], [1, 2], Label.NODATA, id="no point of the candidate"),
@@ -150,6 +197,25 @@ def test_a_shift_needs_a_larger_mean_to_be_high() -> None:
     candidate, baseline = [10.0] * 19 + [11.0], [9.0] * 19 + [1000.0]
     assert label(candidate, [*baseline[:19], 9.5]) == Label.HIGH
     assert label(candidate, baseline) == Label.PASS
+
+
+def test_a_shift_needs_a_smaller_mean_to_be_low() -> None:
+    candidate, baseline = [9.0] * 19, [10.0] * 19 + [11.0]
+    assert label([*candidate, 9.5], baseline) == Label.LOW
+    assert label([*candidate, 1000.0], baseline) == Label.PASS
+
+
+@pytest.mark.parametrize(
+    ("shift", "share", "expected"), [(5.2, 0.23, Label.PASS), (5.4, 0.26, Label.HIGH)], ids=["within", "beyond"]
+)
+def test_the_interval_is_to_be_beyond_a_quarter_of_the_estimate(shift: float, share: float, expected: Label) -> None:
+    baseline = [float(point) for point in range(1, 11)]
+    candidate = [point + shift for point in baseline]
+    low, _, estimate = interval(candidate, baseline)
+    assert low / estimate == pytest.approx(share, abs=0.005)
+    assert label(candidate, baseline) == expected
+    lower = [30 - point for point in candidate]
+    assert label(lower, [30 - point for point in baseline]) == (Label.LOW if expected is Label.HIGH else Label.PASS)
 
 
 @pytest.mark.parametrize(("points", "least", "most"), [(2, 0.10, 0.13), (3, 0.017, 0.032), (10, 0.0, 0.004)])

@@ -174,6 +174,53 @@ def test_a_relative_line_fails_without_numbers_of_the_stable_version() -> None:
     assert outcomes(Argo("a", relative=True), [WELL] * 4, stable=NOTHING)[-1] == BACK
 
 
+FAILING_NEAR = pytest.mark.parametrize(
+    ("candidate", "stable_failures", "beyond"),
+    [
+        pytest.param((100, 0), (100, 100), "", id="1 % of errors are on the fixed line"),
+        pytest.param((101, 0), (100, 100), "fixed", id="1.01 % are beyond it"),
+        pytest.param((0, 100), (0, 0), "", id="a p99 of 500 ms is on the fixed line"),
+        pytest.param((0, 101), (0, 0), "fixed", id="one of 505 ms is beyond it"),
+        pytest.param((150, 0), (0, 200), "fixed", id="1.5 % are half a point above the 1 % of both halves of stable"),
+        pytest.param((151, 0), (0, 200), "fixed relative", id="1.51 % are more than half a point above"),
+        pytest.param((50, 0), (0, 0), "", id="0.5 % are half a point above no errors"),
+        pytest.param((51, 0), (0, 0), "relative", id="0.51 % are more than half a point above"),
+    ],
+)
+
+
+def precise(failures: int, above_500: int = 0) -> ArmCounts:
+    """Return 10,000 requests of which one in a hundred, or a few more, take over 500 ms, and the others up to that."""
+    counts = arm(NOTHING)
+    counts.buckets[LATENCY_EDGES_MS.index(500.0)], counts.buckets[SLOW_BUCKET] = 10_000 - above_500, above_500
+    return ArmCounts(np.array([10_000]), np.array([failures]), counts.buckets)
+
+
+@FAILING_NEAR
+def test_what_is_on_a_line_is_within_it(
+    candidate: tuple[int, int], stable_failures: tuple[int, int], beyond: str
+) -> None:
+    one, other = (precise(failures, 100) for failures in stable_failures)
+    minute = [Tick(precise(*candidate), (one, other), np.zeros(1))] * 6
+    for name, lines in (("flagger", "fixed"), ("argo", "fixed"), ("argo, relative", "relative")):
+        policy = POLICIES[name]()
+        policy.start(1)
+        for each in minute * 4:
+            policy.step(0.0, each)
+        halted = policy.outcome[0] == BACK if "argo" in name else policy.weight_pct[0] == WEIGHTS_PCT[0]
+        assert halted == (lines in beyond), name
+
+
+@pytest.mark.parametrize(("failures", "weight"), [(150, 5.0), (151, 1.0)])
+def test_flaggers_tuned_line_is_half_a_point_above_both_halves_of_stable(failures: int, weight: float) -> None:
+    policy = TunedFlagger("f")
+    policy.start(1)
+    policy.learn([Tick(arm(NOTHING), (precise(0), precise(200)), np.zeros(1))])
+    for _ in range(6):
+        policy.step(0.0, Tick(precise(failures), (precise(0), precise(0)), np.zeros(1)))
+    assert policy.weight_pct[0] == weight
+
+
 def test_kayenta_decides_once_after_an_hour_and_not_before() -> None:
     after = run(POLICIES["kayenta, 60 min"](), [BAD] * 60)
     assert after == [(5.0, RUNNING)] * 59 + [(5.0, BACK)]
