@@ -4,6 +4,10 @@ They look once a minute at numbers of that minute, as Prometheus would give them
 favour: counts are exact (``rate()`` extrapolates, and does not see the first increment of a new series), a query never
 fails, a look takes no time, and the first requests are there before the first look.
 
+One thing can be against them: a query gives NaN, never an empty result. Where a query of Argo's is empty until the
+first success, an outage from the first request on gives errors, not failures; at the fifth in a row, ten seconds apart,
+the release is aborted: after 100 seconds, not after four minutes.
+
 Sources: Flagger's ``pkg/controller/scheduler.go`` and ``scheduler_metrics.go``, as of July 2026, with the numbers of
 its tutorial for Istio; Argo Rollouts' ``analysis/analysis.go`` and ``utils/evaluate/evaluate.go``, as of August 2026;
 Prometheus' ``histogram_quantile``; for Kayenta see ``serinus.simulation.kayenta``.
