@@ -293,3 +293,7 @@ class TestCommand:
                 str(ROOT / word) if word.startswith("examples/") else word for word in command.split(" > ")[0].split()
             ]
             assert CliRunner().invoke(app, [*given, "--runs", "1", "--for", "20s"]).exit_code == Exit.DONE
+
+    def test_the_examples_have_no_problem(self) -> None:
+        result = CliRunner().invoke(app, ["lint", str(ROOT / "examples/canary")])
+        assert (result.exit_code, result.stdout) == (Exit.DONE, "")
