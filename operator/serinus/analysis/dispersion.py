@@ -8,9 +8,9 @@ by how much the variance of its bad requests exceeds that of chance, when the po
 
 ``kappa`` is estimated by moments at three lengths of time, so that slow variation is seen too, and the largest counts.
 
-Callers' sidecars count failures by pod, latency they do not. There ``kappa`` is estimated from how much stable's share
-of slow requests differs from one stretch of time to the next, as if every pod varied for itself. What all pods go
-through together is in it too, so it is too large rather than too small: latency is judged more slowly where it moves.
+Callers' sidecars count failures by pod, latency they do not. There the relative variance is estimated from how much the
+ratio of both versions' shares of slow requests differs from one stretch of time to the next. A candidate that is slower
+by a constant factor does not show in that, nor does what both versions go through together.
 """
 
 from dataclasses import dataclass
@@ -89,14 +89,17 @@ USUAL = 9.0
 """A stretch that deviates more than so many times what is usual counts as if it deviated so much."""
 ALIKE = 0.35
 """Correlation between two stretches that follow one another, of rates that keep for a minute."""
+LATENCY_GUESS = 0.01
+"""Relative variance of a pod's latency that is taken for granted: 10 %."""
 
 
 @dataclass(slots=True)
 class Drift:
-    """Running sums about stable's shares of bad requests over time, by row.
+    """Running sums about how the ratio of both versions' shares of bad requests moves, by row.
 
-    Shapes: ``open`` and ``last`` (3, 2, rows, N), bad requests and requests of the stretch under way and of the one
-    before; ``excess``, ``scale`` and ``usual`` (3, rows, N).
+    Shapes: ``open`` (3, 4, rows, N), the stretch under way as ``(bad_c, n_c, bad_b, n_b)``; ``last`` (3, 2, rows, N),
+    logarithm of the ratio in the stretch before and its variance by chance, 0 where there was none; ``excess``,
+    ``scale`` and ``usual`` (3, rows, N); ``seen`` (rows, N), how many pairs of blocks were compared.
     """
 
     open: Floats
@@ -104,43 +107,64 @@ class Drift:
     excess: Floats
     scale: Floats
     usual: Floats
+    seen: Floats
     blocks: int = 0
 
     @classmethod
     def start(cls, rows: int, runs: int) -> "Drift":
         """Return the sums before anything was measured."""
-        spans = len(SPANS)
-        pairs, singles = (spans, 2, rows, runs), (spans, rows, runs)
-        return cls(np.zeros(pairs), np.zeros(pairs), np.zeros(singles), np.zeros(singles), np.ones(singles))
+        spans, singles = len(SPANS), (len(SPANS), rows, runs)
+        return cls(
+            open=np.zeros((spans, 4, rows, runs)),
+            last=np.zeros((spans, 2, rows, runs)),
+            excess=np.zeros(singles),
+            scale=np.zeros(singles),
+            usual=np.ones(singles),
+            seen=np.zeros((rows, runs)),
+        )
 
-    def add(self, bad: Floats, n: Floats) -> None:
-        """Take in one block of stable's requests, each of shape (rows, N)."""
+    def add(self, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> None:
+        """Take in one block of both versions' requests, each of shape (rows, N)."""
         self.blocks += 1
-        self.open += np.stack([bad, n])
+        self.open += np.stack([bad_c, n_c, bad_b, n_b])
         for index, span in enumerate(SPANS):
             if self.blocks % span:
                 continue
-            (bad_1, n_1), (bad_2, n_2) = self.last[index], self.open[index]
-            both = n_1 + n_2
-            theta, every = n_1 / np.maximum(both, 1), bad_1 + bad_2
-            scale = every * theta * (1 - theta)
-            chance = np.maximum(scale * (1 - every / np.maximum(both, 1)), 0.25)
-            ratio = np.minimum((bad_1 - every * theta) ** 2 / chance, USUAL * np.maximum(self.usual[index], 1.0))
-            seen = (n_1 > 0) & (n_2 > 0) & (every > 0)
-            self.excess[index] += np.where(seen, (ratio - 1) * chance, 0.0)
-            self.scale[index] += np.where(seen, scale**2, 0.0)
-            self.usual[index] += np.where(seen, 0.1 * (ratio - self.usual[index]), 0.0)
-            self.last[index], self.open[index] = self.open[index].copy(), 0.0
+            ratio, chance = _log_ratio(*self.open[index])
+            before, chance_before = self.last[index]
+            both = (chance > 0) & (chance_before > 0)
+            variance = np.where(both, chance + chance_before, 1.0)
+            odd = np.minimum((ratio - before) ** 2 / variance, USUAL * np.maximum(self.usual[index], 1.0))
+            self.excess[index] += np.where(both, (odd - 1) / variance, 0.0)
+            self.scale[index] += np.where(both, variance**-2, 0.0)
+            self.usual[index] += np.where(both, 0.1 * (odd - self.usual[index]), 0.0)
+            self.last[index] = ratio, chance
+            self.open[index] = 0.0
+            if index == 0:
+                self.seen += both
 
-    def between(self, pods_c: Floats, pods_b: Floats) -> Floats:
-        """Return ``kappa`` by row for arms of so many pods each, (rows, N), as if drawn anew for every block."""
+    def between(self, pods_c: Floats, pods_b: Floats, share: Floats) -> Floats:
+        """Return ``kappa`` by row between the arms, (rows, N), as if drawn anew for every block.
+
+        The smaller ``share``, stable's share of slow requests, the more it moves when latency does: in the tail of a
+        log-normal distribution by about ``0.5 - 0.7 ln(share)`` times as much.
+        """
         spans = np.array(SPANS, float)[:, None, None]
         beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
-        measured = (spans * beyond / (self.scale + FIRST_WEIGHT)).max(axis=0)
-        doubt = 1 + 3 * np.sqrt(2 * CORRELATED / max(self.blocks, 1))
-        per_pod = LATENCY_GUESS + measured * doubt / 2 * np.maximum(pods_b, 1) / (1 - ALIKE)
-        return np.asarray(per_pod * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1)))
+        measured = (spans * beyond / (self.scale + FIRST_WEIGHT)).max(axis=0) / (2 * (1 - ALIKE))
+        doubt = 1 + 3 * np.sqrt(2 * CORRELATED / np.maximum(self.seen, 1))
+        moves = 0.5 - 0.7 * np.log(np.clip(share, 1e-5, 1.0))
+        guess = LATENCY_GUESS * moves**2 * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1))
+        return np.asarray(guess + measured * doubt)
 
 
-LATENCY_GUESS = 0.0025
-"""Relative variance of a pod's share of slow requests that is taken for granted."""
+def _log_ratio(bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> tuple[Floats, Floats]:
+    """Return the logarithm of the ratio of two shares and its variance by chance; both 0 where too little was seen."""
+    enough = (bad_c >= FEWEST) & (bad_b >= FEWEST)
+    share_c, share_b = (bad_c + 0.5) / (n_c + 1), (bad_b + 0.5) / (n_b + 1)
+    variance = (1 - share_c) / (bad_c + 0.5) + (1 - share_b) / (bad_b + 0.5)
+    return np.where(enough, np.log(share_c / share_b), 0.0), np.where(enough, np.maximum(variance, 1e-6), 0.0)
+
+
+FEWEST = 3
+"""With fewer bad requests in a stretch nothing is known of its ratio."""

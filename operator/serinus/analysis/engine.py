@@ -159,7 +159,7 @@ class Engine:
             arms: the block's counts.
             now_s: seconds since the run began.
             warm: whether the candidate was warmed up before the block began, by release.
-            kappas: relative variance between the arms' rates, (rows, N), as ``serinus.analysis.dispersion`` gives it: as
+            kappas: relative variance between the arms' rates, (rows, N), as ``analysis.dispersion`` gives it: as
                 if the rates were drawn anew for every block of ``SPAN_S`` seconds.
             lengths_s: length of each block in seconds, (N,); 0 where a release has no block.
         """

@@ -108,7 +108,8 @@ class Monitor:
         watched.halves_s += length_s
         if watched.halves_s >= SPAN_S - 1e-9:
             watched.dispersion.add(*watched.halves)
-            watched.drift.add(watched.stretch.bad_b, watched.stretch.n_b)
+            stretch = watched.stretch
+            watched.drift.add(stretch.bad_c, stretch.n_c, stretch.bad_b, stretch.n_b)
             watched.halves, watched.halves_s = np.zeros_like(watched.halves), 0.0
             watched.stretch = no_requests(*watched.stretch.n_c.shape)
 
@@ -128,7 +129,7 @@ class Monitor:
         if not due.any():
             return
         failing = watched.dispersion.between(scrape.candidates, scrape.stables)
-        slow = watched.drift.between(scrape.candidates, scrape.stables)
+        slow = watched.drift.between(scrape.candidates, scrape.stables, watched.state.known_bad / watched.state.known)
         failed = np.array([row.edge is None for row in self.engine.rows])[:, None]
         kappas = np.where(failed, failing, slow)
         lengths = np.where(due, watched.open_s, 0.0)
