@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from serinus.analysis import judge, runlog
+from serinus.analysis import analyse, runlog
 from serinus.analysis.model import Counts, Evidence, Judgement, Outcome, Reading, Sample
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec, RunStatus
@@ -86,7 +86,7 @@ class Run:
             now_s=self.now_s,
             readings=self.readings,
         )
-        self.judgement = judge(self.spec, sample, self.state)
+        self.judgement = analyse(self.spec, sample, self.state)
         self.state = json.loads(json.dumps(self.judgement.state))
         log = [self.state[runlog.LOG], self.state.get(runlog.CHUNK)]
         self.largest = max(self.largest, len(json.dumps(log)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serinus.analysis import judge
+from serinus.analysis.judge import judge
 from serinus.analysis.model import Counts, Evidence, Finding, Outcome, Reading, Sample, Verdict
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.rows import settings_of

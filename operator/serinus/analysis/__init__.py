@@ -6,11 +6,11 @@ from serinus.analysis.model import Judgement, Sample
 from serinus.api.canary import CanarySpec
 
 
-def judge(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgement:
+def analyse(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgement:
     """Return what the evidence says; ``serinus.analysis.judge`` has the contract.
 
     What it needs is loaded with the first run, so that an operator without one does not carry it.
     """
-    from serinus.analysis.judge import judge as judged
+    from serinus.analysis.judge import judge
 
-    return judged(spec, sample, state)
+    return judge(spec, sample, state)

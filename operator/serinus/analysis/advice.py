@@ -55,7 +55,9 @@ def advise(
     known = watched.state.known_bad[0] / watched.state.known[0]
     calm = warm & ~suspicious & ~harm
     may_rise = calm & (at_weight_s >= settings.dwell_s) & (requests_at_weight >= settings.fewest)
-    affordable = affordable_weight(settings, watched.state.seen, watched.rate, known)
+    affordable = weight_pct
+    if may_rise.any():
+        affordable = affordable_weight(settings, watched.state.seen, watched.rate, known)
     highest = weight_pct >= settings.most_pct
     done = calm & safe & highest & (at_weight_s >= settings.last_s) & (now_s >= settings.shortest_s)
     return Advice(harm, safe, suspicious, warm, next_weight(settings, weight_pct, affordable, may_rise), done)

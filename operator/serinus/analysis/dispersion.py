@@ -26,7 +26,7 @@ SPANS = (1, 6, 18)
 FIRST_GUESS = 0.2
 """Relative variance between the halves that is assumed before anything is measured."""
 FIRST_WEIGHT = 20.0
-"""How much measuring outweighs the first guess, as a sum of squared variances."""
+"""How much measuring outweighs the first guess, as a sum of squared variances; of long spans it takes as much more."""
 CORRELATED = 12.0
 """Blocks for which a pod's rate is taken to stay much the same: of ``n`` blocks ``n / 12`` count as independent."""
 OUTLIER = 25.0
@@ -74,7 +74,7 @@ class Dispersion:
         """
         spans = np.array(SPANS, float)[:, None]
         beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
-        measured = spans * beyond / (self.scale + FIRST_WEIGHT)
+        measured = spans * beyond / (self.scale + FIRST_WEIGHT * spans)
         guess = FIRST_GUESS * FIRST_WEIGHT / (self.scale[0] + FIRST_WEIGHT)
         doubt = 1 + 3 * np.sqrt(2 * CORRELATED / max(self.blocks, 1))
         return np.asarray(measured.max(axis=0) * doubt + guess)
@@ -151,7 +151,7 @@ class Drift:
         """
         spans = np.array(SPANS, float)[:, None, None]
         beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
-        measured = (spans * beyond / (self.scale + FIRST_WEIGHT)).max(axis=0) / (2 * (1 - ALIKE))
+        measured = (spans * beyond / (self.scale + FIRST_WEIGHT * spans)).max(axis=0) / (2 * (1 - ALIKE))
         doubt = 1 + 3 * np.sqrt(2 * CORRELATED / np.maximum(self.seen, 1))
         moves = 0.5 - 0.7 * np.log(np.clip(share, 1e-5, 1.0))
         guess = LATENCY_GUESS * moves**2 * (1 / np.maximum(pods_c, 1) + 1 / np.maximum(pods_b, 1))

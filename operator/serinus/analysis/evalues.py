@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _LEAST = 1e-12
-_NEAR = 1e-9
+_NEAR = 1e-7
 _ROUNDS = 30
 
 

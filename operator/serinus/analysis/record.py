@@ -4,6 +4,7 @@ Numbers are written as Python and Go write them, in the fewest digits that read 
 """
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -31,6 +32,11 @@ def _dumped(part: Any) -> dict[str, Any]:
     return found
 
 
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def load(raw: dict[str, Any]) -> Watched:
     """Return what ``dump`` wrote.
 
@@ -41,7 +47,7 @@ def load(raw: dict[str, Any]) -> Watched:
 
 
 def _loaded(kind: type[T], raw: dict[str, Any]) -> T:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]
         value, hint = raw[each.name], hints[each.name]

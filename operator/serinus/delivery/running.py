@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from serinus.analysis import judge
+from serinus.analysis import analyse
 from serinus.analysis.model import Evidence, Finding, Judgement, Sample, Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, RunStatus
@@ -47,7 +47,7 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
         now_s=since(run.started_at, now),
         readings=snapshot.readings if run.weight else (),
     )
-    judgement = judge(spec, sample, book.notes)
+    judgement = analyse(spec, sample, book.notes)
     if not run.weight:
         judgement = replace(judgement, verdict=Verdict.UNDECIDED, message="the candidate gets no requests yet")
     book = replace(book, notes=judgement.state)
