@@ -143,7 +143,11 @@ BAD = [
         id="weights that fall",
     ),
     pytest.param(canary({"weight": 0}), "write a weight from 1 to 100", id="a weight of nothing"),
-    pytest.param(canary(analysis={"latency": {}}), "latency has no limit; write max", id="latency without a limit"),
+    pytest.param(
+        canary(strategy={"adaptive": {}, "steps": [{"weight": 10}]}),
+        "either evidence decides or the steps do",
+        id="evidence and steps at once",
+    ),
     pytest.param(
         canary(analysis={"latency": {"max": "10s"}}),
         "the sidecars count latency from 1ms to 5s",

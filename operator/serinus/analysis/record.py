@@ -47,7 +47,7 @@ def load(raw: dict[str, Any]) -> Watched:
 
 
 def _loaded(kind: type[T], raw: dict[str, Any]) -> T:
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]
         value, hint = raw[each.name], hints[each.name]
