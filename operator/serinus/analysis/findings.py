@@ -15,6 +15,7 @@ from serinus.api.canary import CanarySpec
 _TUNED_FOR = 0.05
 """The interval of the excess is narrowest when about that is known of it (its standard error)."""
 _SURE = 0.05
+_SUSPECT_PCT = 30.0
 
 
 def excess(bad: int, requests: int, stable_bad: int, stable_requests: int) -> tuple[float, float, float] | None:
@@ -207,6 +208,8 @@ def _sentence(seen: str, verdict: Verdict, limit: str, numbers: Numbers, setting
         return f"{seen}; the limit is {limit}; chance alone does that in less than {settings.alpha:.2g} of all runs"
     if verdict is Verdict.SAFE or not limit:
         return seen
+    if numbers.harm is not None and numbers.harm >= _SUSPECT_PCT:
+        return f"{seen}; {min(numbers.harm, 99):.0f} % of the evidence that it takes to roll it back"
     if numbers.needed is None:
         return f"{seen}; it is not shown to be within the limit of {limit}"
     more = f"; about {count(numbers.needed, 'more request')} to the candidate show whether it is within {limit}"
