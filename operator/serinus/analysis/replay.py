@@ -6,20 +6,18 @@ returns, with ``rows`` (``serinus.analysis.runlog``) and, in ``missing``, the nu
 
 from dataclasses import dataclass
 from math import inf, isinf, isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from serinus.analysis import record as states
 from serinus.analysis import runlog
 from serinus.analysis.findings import errors_finding, latency_finding, worst_of
+from serinus.analysis.judge import Bench, begun, fingerprint, take_in
 from serinus.analysis.model import Counts, Evidence, Finding, Numbers, Sample, Verdict
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.rows import settings_of
 from serinus.analysis.users import UserTests
 from serinus.analysis.words import count
 from serinus.api.canary import CanarySpec
-
-if TYPE_CHECKING:  # imported where it is needed: loading the module takes the function's place in the package
-    from serinus.analysis.judge import Bench
 
 ROUNDING = 1e-9
 """Other processors round logarithms otherwise in the last digit: up to so much, relative, results are the same."""
@@ -50,7 +48,7 @@ class _Course:
     spec: CanarySpec
     edges: tuple[int, ...]
     before: Counts
-    bench: "Bench | None" = None
+    bench: Bench | None = None
     users: UserTests | None = None
     queries: dict[str, Any] | None = None
     query_findings: tuple[Finding, ...] = ()
@@ -60,8 +58,6 @@ class _Course:
 
     def take(self, row: str) -> None:
         """Take in one row."""
-        from serinus.analysis.judge import begun, take_in
-
         found = runlog.read(row)
         if isinstance(found, float):
             self.bench, self.scrapes = begun(self.spec, self.edges, self.before, found), 0
@@ -100,8 +96,6 @@ def replay(record: dict[str, Any]) -> Replayed:
     Raises:
         KeyError, TypeError, ValueError: the record is none.
     """
-    from serinus.analysis.judge import fingerprint
-
     spec, tests, rows = spec_of(record), record.get("tests"), record["rows"]
     before, edges = (_counts(tests["before"]), tuple(tests["edges"])) if tests else (Counts(), ())
     course = _Course(spec, edges, before)
