@@ -34,7 +34,7 @@ from serinus.api.canary import CanarySpec
 
 ROWS = 150
 """So many rows are a chunk."""
-MOST_CHARACTERS = 12_000
+MOST_CHARACTERS = 10_000
 """Rows longer than this together are a chunk, too: what the status carries is bounded."""
 LOG, CHUNK, SPEC = "log", "chunk", "spec"
 """Keys in the judge's state: rows of the chunk under way; the last full one, as ``{"number": n, "rows": …}``; and what

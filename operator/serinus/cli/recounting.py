@@ -44,7 +44,7 @@ def reason(run: Object) -> str:
         return str(run["message"])
     verdict = run["verdict"]
     said = [metric.get("message") or "" for metric in run["metrics"] if metric.get("verdict", "Undecided") == verdict]
-    return next(filter(None, said), "nothing was judged")
+    return next(filter(None, said), "nothing was judged").split("; about ")[0]
 
 
 def table(summaries: list[Object], now: datetime) -> str:
