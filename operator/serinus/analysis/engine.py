@@ -199,12 +199,9 @@ class Engine:
         line = np.minimum(rho * q_b[:, None] + delta, 0.95)
         odds = line / (1 - line) * self._effects
         q_c = np.minimum(odds / (1 + odds), _MOST)
-        counts = _spread(arms)
-        value = log_e(*counts, q_c, q_b[:, None] + np.zeros_like(q_c), rho, delta)
-        value = _tempered(value, arms, kappas, line, q_b)
         bets = (q_c > rho * q_b[:, None] + delta) & (warm | (self._effects >= self.settings.warm_effect))
-        bets = bets & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
-        value = np.where(bets, value, 0.0)
+        value = log_e(*_spread(arms, bets, rho), q_c, q_b[:, None], rho, delta)
+        value = _tempered(value, arms, kappas, line, q_b)
         settings, most = self.settings, value.max(axis=1)
         faster = np.where(state.hot_s >= settings.sustained_s, _SUSTAINED, 1.0)
         room = np.minimum(state.room + settings.refill * faster * lengths_s, settings.cap * faster)
@@ -223,11 +220,9 @@ class Engine:
         q_c = np.concatenate([_SAFE_EFFECTS[None, :, None] * known[:, None], 0.5 * line], axis=1)
         q_c = np.maximum(q_c, _LEAST / 10)
         of_row = Arms(arms.bad_c[rows], arms.n_c[rows], arms.bad_b[rows], arms.n_b[rows])
-        counts = _spread(of_row)
-        value = log_e(*counts, np.minimum(q_c, _MOST), known[:, None] + np.zeros_like(q_c), rho, delta)
-        value = _tempered(value, of_row, kappas[rows], line, known)
-        bets = (q_c < 0.95 * line) & warm & (counts[1] > 0) & ((counts[3] > 0) | (rho == 0))
-        state.safe = state.safe + np.where(bets, value, 0.0)
+        bets = (q_c < 0.95 * line) & warm
+        value = log_e(*_spread(of_row, bets, rho), np.minimum(q_c, _MOST), known[:, None], rho, delta)
+        state.safe = state.safe + _tempered(value, of_row, kappas[rows], line, known)
 
     def read(self, state: State, now_s: float) -> Readout:
         """Return the evidence at ``now_s`` seconds of the run."""
@@ -253,9 +248,15 @@ class Engine:
         return Readout(harm, rows, safe)
 
 
-def _spread(arms: Arms) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the counts with room for alternatives between rows and releases."""
-    return arms.bad_c[:, None], arms.n_c[:, None], arms.bad_b[:, None], arms.n_b[:, None]
+def _spread(arms: Arms, bets: NDArray[np.bool_], rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the counts for every alternative between rows and releases; nothing where it does not bet."""
+    taking = bets & (arms.n_c[:, None] > 0) & ((arms.n_b[:, None] > 0) | (rho == 0))
+    return (
+        arms.bad_c[:, None] * taking,
+        arms.n_c[:, None] * taking,
+        arms.bad_b[:, None] * taking,
+        arms.n_b[:, None] * taking,
+    )
 
 
 def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floats) -> Floats:

@@ -1,9 +1,10 @@
 """What the tests say, in numbers and words, the same for status, `explain` and rollback messages."""
 
+from math import log
+
 import numpy as np
 
 from serinus.analysis.engine import Readout
-from serinus.analysis.evalues import log_e
 from serinus.analysis.latency import percentile_ms, slower_than
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Finding, Numbers, Sample, Verdict
 from serinus.analysis.monitor import Monitor, Watched
@@ -149,8 +150,8 @@ def _numbers(
 def needed(monitor: Monitor, watched: Watched, readout: Readout, row: int) -> int | None:
     """Return about how many more requests to the candidate make the row safe, if it is as good as stable.
 
-    That is what a block of a thousand requests is expected to add, at the easiest tolerance in force; None where that
-    adds nothing.
+    A request adds the divergence of stable's share from the easiest tolerance in force, where stable's share is known
+    well; None where that is nothing.
     """
     have = float(readout.safe[row, 0])
     want = float(-np.log(monitor.settings.beta))
@@ -167,14 +168,11 @@ def needed(monitor: Monitor, watched: Watched, readout: Readout, row: int) -> in
 
 def _gain(share: float, tolerance: Tolerance) -> float:
     """Return how much evidence one request to the candidate is expected to add, beside many of stable."""
-    wider = tolerance.rho * share >= share + tolerance.delta
-    rho, delta = (tolerance.rho, 0.0) if wider else (min(tolerance.rho, 1.0), tolerance.delta)
-    q_c = min(share, 0.5 * (rho * share + delta))
-    if tolerance.rho > 0:
-        q_c = share if share < 0.95 * (rho * share + delta) else q_c
-    n_c, n_b = 1000.0, 3000.0
-    arguments = (share * n_c, n_c, share * n_b, n_b, q_c, share, rho, delta)
-    return float(log_e(*(np.array(value) for value in arguments))) / n_c
+    line = max(tolerance.rho * share, min(tolerance.rho, 1.0) * share + tolerance.delta)
+    line = min(line, 0.99)
+    if share >= line:
+        return 0.0
+    return share * log(share / line) + (1 - share) * log((1 - share) / (1 - line))
 
 
 def _limit(row: Row, now_s: float, verdict: Verdict) -> str:

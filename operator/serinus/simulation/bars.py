@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from statistics import fmean
 
 from serinus.simulation.scenarios import HELD_OUT_RATES, Kind
 from serinus.simulation.scoring import LEVELS, Cell, calibrations, mean_hurt, pooled_median
@@ -123,6 +124,8 @@ def _harm(cells: list[Cell], names: Names, at: str, held_out: bool) -> Bar:
     harm = {name: mean_hurt(own) for name, own in peers.items()}
     best = min(harm, key=lambda name: harm[name])
     words = f"{mine:.0f}; best peer {best} {harm[best]:.0f}, {harm[best] / max(mine, 1e-9):.1f} times as many"
+    if good := [cell.false_rollback for cell in cells if cell.policy == best and cell.kind is Kind.GOOD]:
+        words += f"; it rolls {_percent(fmean(good))} of good releases back"
     return Bar(asked, words, mine * LESS_HARM <= harm[best], held_out)
 
 

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from serinus.simulation.bars import Bar
-from serinus.simulation.bench import NAMES, Table
+from serinus.simulation.bench import CONTESTANTS, NAMES, Table
 from serinus.simulation.scenarios import Kind
 from serinus.simulation.scoring import LEVELS, Cell, calibrations, mean_hurt, percentile, pooled_median
 
@@ -86,12 +86,18 @@ def _bars(found: Iterable[Bar]) -> list[list[str]]:
     return [["bar", "found", ""], *([bar.asked, bar.found, words[bar.met]] for bar in found)]
 
 
+def _policies(cells: Iterable[Cell]) -> list[str]:
+    """Return who is in these cells, in the order of the contestants."""
+    present = {cell.policy for cell in cells}
+    return [name for name in CONTESTANTS if name in present]
+
+
 Measure = tuple[str, Callable[[list[Cell]], str]]
 
 
 def _scoreboard(cells: list[Cell]) -> list[list[str]]:
     """Return each rate's sums, policy by policy."""
-    policies = list(dict.fromkeys(cell.policy for cell in cells if cell.kind is not Kind.LINE))
+    policies = _policies(cell for cell in cells if cell.kind is not Kind.LINE)
     rows = [["", *policies]]
     for rate in sorted({cell.rate for cell in cells}):
         for words, measure in _MEASURES:
@@ -125,7 +131,7 @@ _MEASURES: tuple[Measure, ...] = (
 
 def _grid(cells: list[Cell], kinds: tuple[Kind, ...], show: Callable[[Cell], str]) -> list[list[str]]:
     own = [cell for cell in cells if cell.kind in kinds]
-    policies = list(dict.fromkeys(cell.policy for cell in own))
+    policies = _policies(own)
     rows = [["scenario", "requests/s", *policies]]
     places = dict.fromkeys((cell.scenario, cell.rate) for cell in own)
     by_place = {(cell.scenario, cell.rate, cell.policy): cell for cell in own}
