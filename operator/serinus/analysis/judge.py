@@ -21,7 +21,7 @@ from serinus.analysis.model import Counts, Evidence, Finding, Judgement, Sample,
 from serinus.analysis.monitor import Monitor, Scrape, Watched
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import ERRORS, Plan, choose_edges, plan_of
+from serinus.analysis.rows import ERRORS, Plan, choose_edges, fewest, plan_of
 from serinus.analysis.settings import Row
 from serinus.analysis.users import UserTests
 from serinus.analysis.words import count
@@ -108,7 +108,7 @@ def _concluded(
     kept: dict[str, Any],
 ) -> Judgement:
     verdict, message = worst_of(judged)
-    missing = spec.analysis.min_requests - sample.window.candidate.requests
+    missing = fewest(spec, bench.plan.settings) - sample.window.candidate.requests
     level, kept["level"] = guards.level_hold(spec, sample, kept["level"])
     hold = level or guards.share_hold(sample) or _hold(sample, bench, advice, missing)
     if verdict is Verdict.SAFE and missing > 0:

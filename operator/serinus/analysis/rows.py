@@ -60,6 +60,11 @@ def settings_of(spec: CanarySpec) -> Settings:
     return replace(PROFILES[analysis.profile].settings, **settings)
 
 
+def fewest(spec: CanarySpec, settings: Settings) -> int:
+    """Return how many requests to the candidate a weight needs before another follows."""
+    return spec.analysis.min_requests if spec.strategy.steps else settings.fewest
+
+
 def rows_of(analysis: Analysis, edges: tuple[int, ...], stable: Counts) -> tuple[Row, ...]:
     """Return the rows to test. The first is about failed requests, whether it is limited or not.
 

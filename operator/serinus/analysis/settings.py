@@ -108,7 +108,7 @@ TOLERANCES = (
     Tolerance(1200, 2.0, 0.005),
     Tolerance(2400, 2.0, 0.01),
 )
-TOLERANCES_LATENCY = (Tolerance(0, 1.25, 0.01),)
+TOLERANCES_LATENCY = (Tolerance(0, 1.25, 0.01), Tolerance(600, 1.4, 0.015), Tolerance(1200, 1.5, 0.02))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ PROFILES = {
     "Fast": Profile(
         Settings(warm_up_s=60.0, shortest_s=90.0, last_s=30.0, dwell_s=20.0),
         tolerances=(Tolerance(0, 2.0, 0.005), Tolerance(600, 2.0, 0.01)),
+        tolerances_latency=(Tolerance(0, 1.4, 0.015),),
         watch_s=600.0,
     ),
     "Strict": Profile(

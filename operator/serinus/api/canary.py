@@ -252,7 +252,7 @@ class Analysis(Strict):
     """So long after its first requests only what is far beyond the promise counts against the candidate, an adaptive
     weight does not rise, and nothing counts for it. Without it the profile says: 3 minutes, in `Fast` one."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """So many requests to the candidate are needed at a step before it ends."""
+    """So many requests to the candidate are needed at a step before it ends; in an adaptive run 20 at each weight."""
     success_rate: SuccessRate = SuccessRate()
     """Limits on the success rate."""
     latency: Latency = Latency()

@@ -20,7 +20,7 @@ from serinus.analysis.guards import SETTLED_S, SHARE_FACTOR, SHARE_POINTS, share
 from serinus.analysis.model import Counts, Evidence, Sample
 from serinus.analysis.monitor import Monitor, Scrape, Watched
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import choose_edges, plan_of
+from serinus.analysis.rows import choose_edges, fewest, plan_of, settings_of
 from serinus.analysis.settings import Row
 from serinus.api.canary import CanarySpec
 from serinus.delivery import plan
@@ -76,6 +76,7 @@ class Serinus:
         self._spec = spec
         self._pods = float(candidate_pods), float(stable_pods)
         self._learned = learned
+        self._fewest = fewest(spec, settings_of(spec))
         watch = plan.legs(spec)[-1]
         self._watch_weight, self._watch_s = float(watch.weight or 0), watch.hold_s
 
@@ -134,7 +135,7 @@ class Serinus:
         """Do what ``serinus.delivery.running`` does with a judgement."""
         going = self.outcome[at] == Outcome.RUNNING
         watching = ~np.isnan(self.passed_s[at])
-        held = advice.suspicious | (self._requests[0, at] < self._spec.analysis.min_requests) | self._odd_share(at)
+        held = advice.suspicious | (self._requests[0, at] < self._fewest) | self._odd_share(at)
         harm = going & advice.harm
         passes = going & ~harm & ~watching & advice.done & ~held
         promoted = going & ~harm & watching & ~held & (self._at_weight_s[at] >= self._watch_s - 1e-9)
