@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
+import yaml
 from driving import (
     Fleet,
     Killer,
@@ -36,6 +37,11 @@ from driving import (
 from harness import ROOT, App, Cluster, Watch, eventually
 from rich.console import Console
 from rich.table import Table
+
+from serinus.api import parse_live
+from serinus.api.canary import CanarySpec
+from serinus.simulation.release import simulate
+from serinus.simulation.traffic import load_traffic
 
 BY_HAND = {"minRequests": 1_000_000}
 SIDECARS, CALLS_PER_S = 10, 40
@@ -148,6 +154,42 @@ def bad_candidate(cluster: Cluster) -> list[Figure]:
         + ", ".join(f"{took:.2f} s with {count} bad answers" for took, count in zip(seen_s, answers, strict=True))
     )
     return [at_most("bad candidate: first to last bad answer", max(seen_s), "s", 6, how)]
+
+
+LIVE_RUNS, SIMULATED, LIVE_RATE = 5, 60, 100
+OUTAGE = {
+    "requests": {"perSecond": LIVE_RATE},
+    "errors": {"percent": 0},
+    "latency": {"median": "2ms", "sigma": 0.5},
+    "pods": {"stable": 2, "candidate": 2},
+    "defects": [{"outage": True}],
+}
+DEFAULTS = {"minRequests": 50, "warmUp": "3m", "successRate": {}, "latency": {}}
+
+
+def live_and_simulated(cluster: Cluster) -> list[Figure]:
+    """An outage under the default Canary: bad answers of five live runs, and the simulator's 90 % band."""
+    spec = parse_live(CanarySpec, {"targetRef": {"name": "web"}})
+    model = load_traffic(yaml.safe_dump(OUTAGE))
+    bad = sorted(simulate(spec, model, seed, horizon_s=300).bad_responses for seed in range(SIMULATED))
+    low, high = bad[int(0.05 * SIMULATED)], bad[int(0.95 * SIMULATED) - 1]
+    live: list[int] = []
+    with application(cluster) as app:
+        app.create(rate=LIVE_RATE)
+        app.adopt(analysis=DEFAULTS, strategy={"adaptive": {}})
+        for turn in range(LIVE_RUNS):
+            since = app.mark()
+            app.ship("v2", ERROR_RATE="1") if turn == 0 else command(app, "retry")
+            app.wait_phase("Preparing", "Analysing")
+            app.wait_phase("Failed")
+            time.sleep(1)
+            live.append(app.report(since)["versions"]["v2"]["bad_answers"])
+    inside = sum(low <= number <= high for number in live)
+    how = (
+        f"a candidate that fails every request, at {LIVE_RATE} a second, default Canary; bad answers {live}; simulated, "
+        f"{SIMULATED} releases: {low:.0f} to {high:.0f} (90 % band), median {statistics.median(bad):.0f}"
+    )
+    return [Figure("live outages within the simulator's 90 % band", inside, f"of {LIVE_RUNS}", "-", None, how)]
 
 
 def adoption(cluster: Cluster) -> list[Figure]:
@@ -310,6 +352,7 @@ def by_hand() -> list[Figure]:
 BENCHES: dict[str, Callable[[Cluster], list[Figure]]] = {
     "weights": weights_in_force,
     "bad": bad_candidate,
+    "live": live_and_simulated,
     "adoption": adoption,
     "changes": weight_changes,
     "restarts": rolling_restarts,
