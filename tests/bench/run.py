@@ -186,8 +186,8 @@ def live_and_simulated(cluster: Cluster) -> list[Figure]:
             live.append(app.report(since)["versions"]["v2"]["bad_answers"])
     inside = sum(low <= number <= high for number in live)
     how = (
-        f"a candidate that fails every request, at {LIVE_RATE} a second, default Canary; bad answers {live}; simulated, "
-        f"{SIMULATED} releases: {low:.0f} to {high:.0f} (90 % band), median {statistics.median(bad):.0f}"
+        f"a candidate that fails every request, at {LIVE_RATE} a second, default Canary; bad answers {live}; "
+        f"{SIMULATED} simulated releases: {low:.0f} to {high:.0f} (90 % band), median {statistics.median(bad):.0f}"
     )
     return [Figure("live outages within the simulator's 90 % band", inside, f"of {LIVE_RUNS}", "-", None, how)]
 

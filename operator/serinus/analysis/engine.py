@@ -211,6 +211,8 @@ class Engine:
 
     def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
         rows = self._safe_row
+        if not len(rows):
+            return
         known = q_b[rows]
         # The greater of the two bounds is the null's edge; which one that is, is decided before the block.
         wider = self._safe_rho * known >= known + self._safe_delta
@@ -237,15 +239,17 @@ class Engine:
             left = np.log(0.5 - _spent_until(state.scrapes))
             out = np.logaddexp(_log_mean(state.out, 0), left)
             harm[family] = np.logaddexp(np.log(1 - _OUTAGE_STAKE) + harm[family], np.log(_OUTAGE_STAKE) + out)
-        every = _log_mean(state.safe, 1)
-        in_force = np.where((self._after_s <= now_s)[:, None], every, -np.inf)
-        safe = np.stack(
-            [
-                in_force[self._safe_row == index].max(axis=0) if row.tolerances else np.full(rows.shape[1], np.inf)
-                for index, row in enumerate(self.rows)
-            ]
-        )
-        return Readout(harm, rows, safe)
+        return Readout(harm, rows, self._safest(state, now_s, rows.shape[1]))
+
+    def _safest(self, state: State, now_s: float, runs: int) -> Floats:
+        """Return the evidence for safety of every row at its easiest tolerance in force."""
+        safe = np.full((len(self.rows), runs), np.inf)
+        if len(self._safe_row):
+            in_force = np.where((self._after_s <= now_s)[:, None], _log_mean(state.safe, 1), -np.inf)
+            for index, row in enumerate(self.rows):
+                if row.tolerances:
+                    safe[index] = in_force[self._safe_row == index].max(axis=0)
+        return safe
 
 
 def _spread(arms: Arms, bets: NDArray[np.bool_], rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:

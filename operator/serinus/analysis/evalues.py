@@ -46,7 +46,7 @@ def project(
     Returns:
         ``p_c``, ``p_b``, and a bound on ``ln E[S]`` that is left because the search has an end.
     """
-    most = np.minimum((1 - _LEAST - delta) / np.maximum(rho, _LEAST), 1 - _LEAST)
+    most = np.clip((1 - _LEAST - delta) / np.maximum(rho, _LEAST), 2 * _LEAST, 1 - _LEAST)
     p_b = np.clip(_poisson_point(q_c, q_b, n_c, n_b, rho, delta), _LEAST, most)
     low, high = np.full_like(p_b, _LEAST), most + np.zeros_like(p_b)
     for _ in range(_ROUNDS):
@@ -57,14 +57,14 @@ def project(
         low, high = np.where(slope < 0, p_b, low), np.where(slope < 0, high, p_b)
         step = p_b - slope / curve
         p_b = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-    return rho * p_b + delta, p_b, left
+    return np.clip(rho * p_b + delta, _LEAST, 1 - _LEAST), p_b, left
 
 
 def _slope(
     p_b: Floats, q_c: Floats, q_b: Floats, n_c: Floats, n_b: Floats, rho: Floats, delta: Floats
 ) -> tuple[Floats, Floats]:
     """Return the first and second derivative, along the line, of what is minimised."""
-    p_c = np.maximum(rho * p_b + delta, _LEAST)
+    p_c = np.clip(rho * p_b + delta, _LEAST, 1 - _LEAST)
     hit_c, miss_c = q_c / p_c, (1 - q_c) / (1 - p_c)
     hit_b, miss_b = q_b / p_b, (1 - q_b) / (1 - p_b)
     slope = n_c * rho * (miss_c - hit_c) + n_b * (miss_b - hit_b)

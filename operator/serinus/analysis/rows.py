@@ -75,7 +75,7 @@ def rows_of(analysis: Analysis, edges: tuple[int, ...], stable: Counts) -> tuple
     """
     profile = PROFILES[analysis.profile]
     rows = [_errors(analysis.success_rate, profile)]
-    if analysis.success_rate.min is not None:
+    if analysis.success_rate.min:  # at 0 there is no limit
         least = max(1 - analysis.success_rate.min / 100, 1e-6)
         safe = max(least, _STRICTEST_MIN) if analysis.success_rate.min == 100 else least
         rows.append(Row(ERRORS, Margin(0.0, least), (Tolerance(0, 0.0, safe),)))

@@ -1,0 +1,86 @@
+"""The judge, from spec and counts to a judgement, at the edges of what a spec may say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from serinus.analysis.judge import judge
+from serinus.analysis.model import Counts, Evidence, Sample, Verdict
+from serinus.api import parse_live
+from serinus.api.canary import CanarySpec
+
+
+def counts(rng, requests, share):
+    buckets = rng.multinomial(requests, [0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.1, 0.1, 0.05, 0.03, 0.01, 0.005, 0.005])
+    return Counts(requests, int(rng.binomial(requests, share)), tuple(int(number) for number in buckets))
+
+
+def played(analysis, bad, stable_bad, looks=30, weight=50):
+    """Return the last judgement on a candidate and a stable version with these shares of failed requests."""
+    raw = {"targetRef": {"name": "web"}, "strategy": {"steps": [{"weight": weight}]}}
+    spec = parse_live(CanarySpec, raw | {"analysis": {"warmUp": "0s", **analysis}})
+    rng, total, state, verdicts = np.random.default_rng(3), Evidence(), {}, []
+    before = counts(rng, 10_000, stable_bad)
+    for look in range(1, looks + 1):
+        total = Evidence(
+            total.candidate + counts(rng, 100, bad),
+            total.stable + (counts(rng, 100, stable_bad) if weight < 100 else Counts()),
+        )
+        sample = Sample(total, total, before=before, candidates=2, stables=2, weight_pct=weight)
+        now = {"at_weight_s": 2.0 * look, "now_s": 2.0 * look + 2}
+        judgement = judge(spec, Sample(**{name: getattr(sample, name) for name in sample.__slots__} | now), state)
+        state = json.loads(json.dumps(judgement.state, allow_nan=False))
+        verdicts.append(judgement.verdict)
+        if judgement.verdict is Verdict.HARM:
+            break
+    return judgement
+
+
+NO_LATENCY = {"latency": {"compare": False}}
+
+
+@pytest.mark.parametrize("weight", [1, 50, 100])
+@pytest.mark.parametrize("bad", [0.0, 0.001, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"successRate": {"min": 0, "maxDrop": 100}},
+        {"successRate": {"min": 0}},
+        {"successRate": {"min": 100}},
+        {"successRate": {"min": 0.001}},
+        {"successRate": {"maxDrop": 0}},
+        {"successRate": {"maxDrop": 99.9}},
+        {"successRate": {"promise": {"ratio": 100, "points": 100}}},
+        {"latency": {"max": "1ms", "percentile": 0.001}},
+        {"latency": {"max": "5s", "percentile": 99.999, "maxIncrease": 10000}},
+        {"latency": {"floor": "5s"}},
+        {"latency": {"floor": "1h"}},
+        {"profile": "Fast"},
+        {"profile": "Strict"},
+    ],
+    ids=str,
+)
+def test_whatever_the_limits_the_numbers_stay_numbers(limits, bad, weight):
+    judgement = played(limits, bad, 0.001, looks=8, weight=weight)
+    assert judgement.message
+    assert json.dumps(judgement.state, allow_nan=False)
+
+
+def test_where_nothing_is_limited_even_a_candidate_that_always_fails_is_not_harmful():
+    assert played({"successRate": {"min": 0, "maxDrop": 100}, **NO_LATENCY}, 1.0, 0.0).verdict is Verdict.SAFE
+
+
+@pytest.mark.parametrize(
+    ("limits", "bad", "verdict"),
+    [
+        ({"successRate": {"maxDrop": 1}}, 0.001, Verdict.SAFE),
+        ({"successRate": {"maxDrop": 1}}, 0.1, Verdict.HARM),
+        ({"successRate": {"min": 95, "maxDrop": 100}}, 0.001, Verdict.SAFE),
+        ({"successRate": {"min": 95, "maxDrop": 100}}, 0.2, Verdict.HARM),
+        ({"successRate": {"min": 100}}, 0.3, Verdict.HARM),
+        ({}, 0.05, Verdict.HARM),
+    ],
+)
+def test_limits_mean_what_they_say(limits, bad, verdict):
+    assert played({**limits, **NO_LATENCY}, bad, 0.001).verdict is verdict
