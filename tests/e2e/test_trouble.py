@@ -391,7 +391,9 @@ def test_the_other_49_canaries_do_not_notice_one_that_is_broken(fleet: Fleet, cl
     broken, shipped, before = fleet.names[0], fleet.names[1], fleet.rest()
     fleet.ship(broken, "v2")
     eventually(lambda: fleet.status(broken).get("phase") == "Waiting", "a run of the one begins", 30)
-    nonsense = [{"op": "replace", "path": "/status/run/evidence", "value": {"reader": "nonsense"}}]
+    nonsense = [
+        {"op": "replace", "path": "/status/run/evidence", "value": {"reader": "nonsense", "before": "nonsense"}}
+    ]
     cluster.patch(kinds.CANARY, broken, fleet.namespace, nonsense, subresource="status")
     eventually(lambda: f'"canary:{fleet.namespace}/{broken}"' in _errors(cluster), "its reconcile fails", 30)
     fleet.ship(shipped, "v2")

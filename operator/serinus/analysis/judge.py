@@ -13,6 +13,7 @@ import numpy as np
 
 from serinus.analysis import guards, record, runlog
 from serinus.analysis.advice import Advice, advise
+from serinus.analysis.dispersion import SPAN_S
 from serinus.analysis.engine import Arms, Readout
 from serinus.analysis.evalues import Floats
 from serinus.analysis.findings import errors_finding, latency_finding, worst_of
@@ -30,6 +31,8 @@ from serinus.api.canary import CanarySpec
 _ALL = 100
 _BESIDE = 5.0
 """So many remembered requests of stable stand beside one of the candidate's."""
+_RATE_KNOWN_S = 5.0
+"""So long the requests are counted before their rate decides the first weight."""
 _LEAST_LENGTH_S = 1.0
 """A scrape shorter than this is put together with the next one."""
 
@@ -113,10 +116,7 @@ def _concluded(
     hold = level or guards.share_hold(sample) or _hold(sample, bench, advice, missing)
     if verdict is Verdict.SAFE and missing > 0:
         verdict, message = Verdict.UNDECIDED, _missing(missing, sample)
-    if sample.weight_pct:
-        follows = int(advice.weight_pct[0])
-    else:
-        follows = int(first_weight(bench.plan.settings, bench.watched.rate)[0])
+    follows = int(advice.weight_pct[0]) if sample.weight_pct else _first(bench)
     others = [finding for finding in judged if finding not in shown]
     return Judgement(
         verdict,
@@ -128,6 +128,13 @@ def _concluded(
         weight_pct=sample.weight_pct if hold and sample.weight_pct else follows,
         done=bool(advice.done[0]) and verdict is Verdict.SAFE and not hold,
     )
+
+
+def _first(bench: Bench) -> int:
+    """Return the first weight of an adaptive run in percent; 0 while the rate of requests is not known yet."""
+    watched = bench.watched
+    known_s = watched.dispersion.blocks * SPAN_S + watched.halves_s
+    return int(first_weight(bench.plan.settings, watched.rate)[0]) if known_s >= _RATE_KNOWN_S else 0
 
 
 def _missing(missing: int, sample: Sample) -> str:

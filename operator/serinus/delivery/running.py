@@ -12,6 +12,9 @@ from serinus.delivery import evidence, moves, plan
 from serinus.delivery.model import Event, Snapshot, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
+RATE_UNKNOWN_S = 15.0
+"""Where no request was seen for so long, an adaptive run begins with the least weight."""
+
 
 def look(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) -> Move:
     """Carry a run on that is being prepared, analysed, or waits."""
@@ -153,6 +156,9 @@ def _scale(
         return moves.go_to_leg(status, spec, run.step, now)
     weight = max(plan.weight_of(spec, run.step), run.weight)  # the plan may have been edited
     if leg is not None and leg.kind == plan.ADAPTIVE and not run.weight:
+        if not judgement.weight_pct and since(run.started_at, now) < RATE_UNKNOWN_S:
+            message = "how many requests there are is being counted; the first weight follows from that"
+            return Move(status, Reason.PREPARING, message, (), TICK_S)
         weight = judgement.weight_pct or 1
     if run.paused:
         message = f"paused by a person before {plan.place(spec, run.step)} gets its weight of {weight} %"
