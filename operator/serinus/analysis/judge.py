@@ -22,7 +22,7 @@ from serinus.analysis.model import Counts, Evidence, Finding, Judgement, Sample,
 from serinus.analysis.monitor import Monitor, Scrape, Watched
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import ERRORS, Plan, choose_edges, fewest, plan_of
+from serinus.analysis.rows import ERRORS, MOST_HISTORY, Plan, choose_edges, fewest, plan_of
 from serinus.analysis.settings import Row
 from serinus.analysis.users import UserTests
 from serinus.analysis.words import count
@@ -209,14 +209,11 @@ def _closed(bench: Bench) -> dict[str, Any]:
     }
 
 
-_MOST_HISTORY = 50_000
-
-
 def _history(rows: tuple[Row, ...], before: Counts) -> Arms:
     """Return what stable did before the run, by row. A long history weighs no more than a fair one."""
     requests = np.array([[float(_requests(before, row))] for row in rows])
     bad = np.array([[float(_bad(before, row))] for row in rows])
-    scale = np.minimum(1.0, _MOST_HISTORY / np.maximum(requests, 1))
+    scale = np.minimum(1.0, MOST_HISTORY / np.maximum(requests, 1))
     nothing = np.zeros_like(bad)
     return Arms(nothing, nothing, bad * scale, requests * scale)
 

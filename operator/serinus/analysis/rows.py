@@ -18,6 +18,8 @@ _SHARES = (0.5, 0.25, 0.1, 0.01, 0.001)
 """Shares of stable's requests that are slower than an edge; the edges that come nearest are tested."""
 _NO_HISTORY = (50.0, 100.0, 250.0, 500.0, 1000.0)
 _HISTORY_NEEDED = 100
+MOST_HISTORY = 50_000
+"""What stable did before the run weighs no more than so many requests."""
 _NEVER = Margin(1.0, 1.0)
 _STRICTEST_MIN = 1e-3
 _COMPARED_UP_TO = 100.0

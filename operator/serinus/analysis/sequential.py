@@ -1,10 +1,10 @@
 """Tests on counts that may be looked at as often as one likes: e-processes against "the limit is kept".
 
 An e-process starts at 1 and, while the limit is kept, exceeds ``1 / alpha`` at any time whatever with probability
-``alpha`` at most (Ville's inequality), so that looking every two seconds costs nothing. Ours is the universal-inference
-ratio: the likelihood of the counts averaged over a prior (Jeffreys' Beta(1/2, 1/2) on each share), divided by the
-greatest likelihood that any shares within the limit give them. Exact for every sample size and any split of the
-traffic; a function of the counts alone, so that every verdict can be computed again from what a status holds.
+``alpha`` at most (Ville's inequality), so that looking every two seconds costs nothing. These keep no state; the checks
+of ``serinus.analysis.guards`` use them. They are the universal-inference ratio: the likelihood of the counts averaged
+over a prior (Jeffreys' Beta(1/2, 1/2) on each share), divided by the greatest likelihood that any shares within the
+limit give them. Exact for every sample size and any split of the traffic.
 
 Source: Wasserman, Ramdas, Balakrishnan, "Universal inference", PNAS 2020, arXiv 1912.11436, section 8 (running
 likelihood ratios); for mixtures Ramdas, Grünwald, Vovk, Shafer, "Game-theoretic statistics and safe anytime-valid
@@ -13,21 +13,7 @@ inference", 2023, arXiv 2210.01948.
 
 from math import inf, lgamma, log
 
-ALPHA = 0.001
-"""Chance that one metric is wrongly called harmful at one step."""
-
-FEWEST_BAD = 5
-"""Fewer bad tries are never harm: they come in clusters (a broken connection, a client's retries)."""
-
-STABLE_NEEDED = 10
-"""So many tries of the stable version make its number worth comparing with, where ``minRequests`` is not less."""
-
 _BISECTIONS = 60
-
-
-def harm_log(tests: int) -> float:
-    """Return how great the logarithm of the evidence must be when ``tests`` tests share a metric's ``ALPHA``."""
-    return log(tests / ALPHA)
 
 
 def log_e_share(bad: int, tries: int, limit: float) -> float:

@@ -38,22 +38,22 @@ def bench(subset: str, seed: int, runs: int | None, policies: Sequence[str], out
     return Exit.REFUSED if table.unmet else Exit.DONE
 
 
-def _played(todo: list[Job], processes: int) -> list[Cell]:
+def _played(waiting: list[Job], processes: int) -> list[Cell]:
     """Return the cells in the order of their jobs. The long ones are played first, so that none is waited for."""
-    order = sorted(range(len(todo)), key=lambda index: (todo[index].rate, -todo[index].runs))
+    order = sorted(range(len(waiting)), key=lambda index: (waiting[index].rate, -waiting[index].runs))
     cells: dict[int, Cell] = {}
     if processes < 2:
         for index in order:
-            cells[index] = run(todo[index])
-            _progress(len(cells), todo, index)
+            cells[index] = run(waiting[index])
+            _progress(len(cells), waiting, index)
     else:
         with get_context("spawn").Pool(processes) as pool:
-            found = pool.imap(run, [todo[index] for index in order])
+            found = pool.imap(run, [waiting[index] for index in order])
             for index, cell in zip(order, found, strict=True):
                 cells[index] = cell
-                _progress(len(cells), todo, index)
-    return [cells[index] for index in range(len(todo))]
+                _progress(len(cells), waiting, index)
+    return [cells[index] for index in range(len(waiting))]
 
 
-def _progress(done: int, todo: list[Job], index: int) -> None:
-    sys.stderr.write(f"{done} of {len(todo)}  {todo[index].what()}\n")
+def _progress(done: int, waiting: list[Job], index: int) -> None:
+    sys.stderr.write(f"{done} of {len(waiting)}  {waiting[index].what()}\n")

@@ -20,7 +20,7 @@ from serinus.analysis.guards import SETTLED_S, SHARE_FACTOR, SHARE_POINTS, share
 from serinus.analysis.model import Counts, Evidence, Sample
 from serinus.analysis.monitor import Monitor, Scrape, Watched
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import choose_edges, fewest, plan_of, settings_of
+from serinus.analysis.rows import MOST_HISTORY, choose_edges, fewest, plan_of, settings_of
 from serinus.analysis.settings import Row
 from serinus.api.canary import CanarySpec
 from serinus.delivery import plan
@@ -30,8 +30,6 @@ from serinus.simulation.world import ArmCounts, Tick
 
 PREPARING_S = 20.0
 """How long it takes until the candidate's pods are ready. Meanwhile the tests see the stable version."""
-_MOST_HISTORY = 50_000
-"""A long history weighs no more than so many requests, as in ``serinus.analysis.judge``."""
 
 Indices = NDArray[np.intp]
 
@@ -183,7 +181,7 @@ class Serinus:
         chosen = plan_of(self._spec, choose_edges(self._spec.analysis.latency, counts), counts)
         monitor = Monitor(chosen.settings, chosen.rows)
         bad, requests = _column(chosen.rows, before.arm(indices))
-        scale = np.minimum(1.0, _MOST_HISTORY / np.maximum(requests, 1))
+        scale = np.minimum(1.0, MOST_HISTORY / np.maximum(requests, 1))
         nothing = np.zeros_like(bad)
         watched = monitor.start(len(indices), Arms(nothing, nothing, bad * scale, requests * scale))
         if self._learned:
