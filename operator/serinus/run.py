@@ -180,7 +180,7 @@ class Operator:
         self._ads = ads
         await self._lead_label(leads=True)
         self._loop.call_later(RETURN_S, setattr, feed, "settled", True)
-        _part(parts, reader.run(), "scrape")
+        _part(parts, reader.run(lambda owner: self._queue.add(f"canary:{owner}")), "scrape")
         _part(parts, self._events.run(), "events")
         _part(parts, controller.run(), "controller")
         _part(parts, self._watch(controller), "kopf")

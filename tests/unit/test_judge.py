@@ -84,3 +84,22 @@ def test_where_nothing_is_limited_even_a_candidate_that_always_fails_is_not_harm
 )
 def test_limits_mean_what_they_say(limits, bad, verdict):
     assert played({**limits, **NO_LATENCY}, bad, 0.001).verdict is verdict
+
+
+def test_a_look_between_two_scrapes_takes_nothing_in_and_the_next_scrape_is_taken_whole():
+    spec = parse_live(CanarySpec, {"targetRef": {"name": "web"}, "analysis": {"warmUp": "0s"}})
+    rng = np.random.default_rng(3)
+    before = counts(rng, 10_000, 0.001)
+    one = Evidence(counts(rng, 100, 0.001), counts(rng, 900, 0.001))
+    two = Evidence(one.candidate + counts(rng, 100, 0.5), one.stable + counts(rng, 900, 0.001))
+
+    def ending(*looks):
+        state = {}
+        for now_s, total, age_s in looks:
+            sample = Sample(total, total, before=before, weight_pct=10, now_s=now_s, age_s=age_s)
+            state = judge(spec, sample, state).state
+        return state["tests"]
+
+    direct = ending((2.0, one, 0.0), (4.0, two, 0.0))
+    assert ending((2.0, one, 0.0), (3.5, one, 1.5), (4.25, two, 0.25)) == direct
+    assert direct["watched"]["now_s"] == 4.0

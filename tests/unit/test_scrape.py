@@ -394,7 +394,7 @@ async def test_history_is_of_the_stable_version_alone() -> None:
 async def test_the_two_pods_of_the_stable_version_are_told_apart() -> None:
     mesh = Mesh("web-1", "web-2")
     await calling(mesh)
-    assert mesh.reader.totals("web")[4:] == (((0, 0), (0, 0)), mesh.reader.totals("web").before, 0)
+    assert mesh.reader.totals("web")[4:7] == (((0, 0), (0, 0)), mesh.reader.totals("web").before, 0)
     mesh["web-1"].call(PODS[0], good=8, bad=2)
     mesh["web-2"].call(PODS[0], good=5)
     mesh["web-2"].call(PODS[1], good=29, bad=1)
@@ -484,7 +484,7 @@ async def test_a_key_that_is_not_watched_has_nothing() -> None:
     await mesh.round()
     mesh.reader.unwatch("web")
     assert mesh.reader.totals("web") == mesh.reader.totals("other")
-    assert mesh.reader.totals("web")[1:] == (Evidence(), 0, 0, ((0, 0), (0, 0)), Counts(), 0)
+    assert mesh.reader.totals("web")[1:] == (Evidence(), 0, 0, ((0, 0), (0, 0)), Counts(), 0, 0.0)
     assert mesh.reader.share("web") == 1.0
 
 
@@ -499,10 +499,10 @@ async def test_one_scrape_of_a_caller_serves_all_runs_and_names_only_their_clust
 
 
 def test_a_decision_gets_all_that_the_reader_counted() -> None:
-    told = scrape.Totals("reader-1", Evidence(Counts(9)), 3, 1, ((1, 0), (2, 1)), Counts(5, 1), 2)
+    told = scrape.Totals("reader-1", Evidence(Counts(9)), 3, 1, ((1, 0), (2, 1)), Counts(5, 1), 2, 0.5)
     got = delivery.Totals(*told)
     assert (got.reader, got.evidence, got.callers, got.missing) == told[:4]
-    assert (got.halves, got.before, got.stable_pods) == told[4:]
+    assert (got.halves, got.before, got.stable_pods, got.age_s) == told[4:]
 
 
 def test_another_reader_has_another_id() -> None:
@@ -555,14 +555,17 @@ async def test_the_reader_runs_until_it_is_cancelled_and_survives_a_bad_round(mo
     mesh.reader = EvidenceReader(mesh.fetch, lambda: mesh.now)
     mesh.reader.watch("web", {CANDIDATE}, {STABLE}, proxies)
     mesh.now += 2
-    task = asyncio.create_task(mesh.reader.run())
+    told: list[str] = []
+    task = asyncio.create_task(mesh.reader.run(told.append))
     async with asyncio.timeout(5):
-        while mesh.reader.totals("web").scraped == 0:
+        while len(told) < 2:
             mesh.now += 2
             await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert mesh.reader.totals("web").scraped == 1
+    assert told[:2] == ["web", "web"], "of both rounds, the bad one too"
 
 
 async def test_a_sidecar_is_asked_over_http_first_to_merge_and_then_for_the_numbers(

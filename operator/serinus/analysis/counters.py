@@ -23,7 +23,7 @@ from serinus.analysis import record
 from serinus.analysis.engine import Arms
 from serinus.analysis.findings import excess, needed
 from serinus.analysis.model import Finding, Numbers, Reading, Verdict
-from serinus.analysis.monitor import Monitor, Scrape, Watched
+from serinus.analysis.monitor import Scrape, Watched, monitor_of
 from serinus.analysis.questions import Gap, gap, questions, value_of
 from serinus.analysis.settings import Margin, Row, Settings, Tolerance
 from serinus.analysis.words import TIMES, percent
@@ -92,7 +92,7 @@ class CountTest:
         self._name = metric.name
         self._good = counts.good is not None
         self._asked = questions(metric)
-        self._monitor = Monitor(settings, (row_of(metric, counts),))
+        self._monitor = monitor_of(settings, (row_of(metric, counts),))
         self._watched: Watched | None = None
         self._mark = _NOTHING
         self._sequences: list[int] = []
@@ -107,7 +107,7 @@ class CountTest:
             KeyError, TypeError, ValueError: it is something else.
         """
         watched = record.load(raw["watched"]) if raw["watched"] is not None else None
-        if watched is not None and _shapes(watched) != _shapes(self._monitor.start(1)):
+        if watched is not None and not self._monitor.engine.fits(watched.state):
             raise ValueError("the tests are those of other alternatives")
         mark, seen = Read(*raw["mark"]), Read(*raw["seen"])
         self._sequences, self._clips = list(raw["sequences"]), int(raw["clips"])
@@ -216,10 +216,6 @@ class CountTest:
         if numbers.needed is None:
             return f"{seen}; it is not shown to be within the limit of {limit}"
         return f"{seen}; about {numbers.needed:,} more of the candidate's show whether it is within {limit}"
-
-
-def _shapes(watched: Watched) -> list[tuple[int, ...]]:
-    return [part.shape for part in (watched.state.harm, watched.state.out, watched.state.safe)]
 
 
 def _history(read: Read, good: bool) -> Arms:

@@ -127,6 +127,12 @@ class Engine:
             seen=np.zeros((4, runs)),
         )
 
+    def fits(self, state: State) -> bool:
+        """Whether a state is one of these rows and alternatives."""
+        rows, effects, tolerances = len(self.rows), len(self.settings.effects), len(self._after_s)
+        shapes = (rows, effects), (len(_OUTAGES),), (tolerances, len(_SAFE_EFFECTS) + 1)
+        return tuple(part.shape[:-1] for part in (state.harm, state.out, state.safe)) == shapes
+
     def scrape(self, state: State, arms: Arms) -> None:
         """Take in the requests of one scrape, for outages. Scrapes with too few requests are to be put together."""
         if not self._failed:
@@ -278,8 +284,7 @@ def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floa
 
 
 def _log_mean(logs: Floats, axis: int) -> Floats:
-    most = logs.max(axis=axis, keepdims=True)
-    return np.asarray(np.log(np.mean(np.exp(logs - most), axis=axis)) + np.squeeze(most, axis))
+    return np.asarray(np.logaddexp.reduce(logs, axis=axis) - np.log(logs.shape[axis]))
 
 
 def _spent(start: int) -> float:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _LEAST = 1e-12
-_NEAR = 1e-7
+_NEAR = 1e-4
+"""So much evidence the search for the nearest point may cost; it is subtracted, so nothing is feigned."""
 _ROUNDS = 30
 
 
@@ -46,8 +47,8 @@ def project(
     Returns:
         ``p_c``, ``p_b``, and a bound on ``ln E[S]`` that is left because the search has an end.
     """
-    most = np.clip((1 - _LEAST - delta) / np.maximum(rho, _LEAST), 2 * _LEAST, 1 - _LEAST)
-    p_b = np.clip(_poisson_point(q_c, q_b, n_c, n_b, rho, delta), _LEAST, most)
+    most = _within((1 - _LEAST - delta) / np.maximum(rho, _LEAST), 2 * _LEAST)
+    p_b = np.minimum(np.maximum(_poisson_point(q_c, q_b, n_c, n_b, rho, delta), _LEAST), most)
     low, high = np.full_like(p_b, _LEAST), most + np.zeros_like(p_b)
     for _ in range(_ROUNDS):
         slope, curve = _slope(p_b, q_c, q_b, n_c, n_b, rho, delta)
@@ -57,14 +58,19 @@ def project(
         low, high = np.where(slope < 0, p_b, low), np.where(slope < 0, high, p_b)
         step = p_b - slope / curve
         p_b = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-    return np.clip(rho * p_b + delta, _LEAST, 1 - _LEAST), p_b, left
+    return _within(rho * p_b + delta), p_b, left
+
+
+def _within(share: Floats, least: float = _LEAST) -> Floats:
+    """``np.clip`` to what a share may be, at a third of its price for small arrays."""
+    return np.minimum(np.maximum(share, least), 1 - _LEAST)
 
 
 def _slope(
     p_b: Floats, q_c: Floats, q_b: Floats, n_c: Floats, n_b: Floats, rho: Floats, delta: Floats
 ) -> tuple[Floats, Floats]:
     """Return the first and second derivative, along the line, of what is minimised."""
-    p_c = np.clip(rho * p_b + delta, _LEAST, 1 - _LEAST)
+    p_c = _within(rho * p_b + delta)
     hit_c, miss_c = q_c / p_c, (1 - q_c) / (1 - p_c)
     hit_b, miss_b = q_b / p_b, (1 - q_b) / (1 - p_b)
     slope = n_c * rho * (miss_c - hit_c) + n_b * (miss_b - hit_b)

@@ -19,7 +19,7 @@ from serinus.analysis.evalues import Floats
 from serinus.analysis.findings import errors_finding, latency_finding, worst_of
 from serinus.analysis.latency import slower_than
 from serinus.analysis.model import Counts, Evidence, Finding, Judgement, Sample, Verdict
-from serinus.analysis.monitor import Monitor, Scrape, Watched
+from serinus.analysis.monitor import Monitor, Scrape, Watched, monitor_of
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.ramp import first_weight
 from serinus.analysis.rows import ERRORS, MOST_HISTORY, Plan, choose_edges, fewest, plan_of
@@ -161,7 +161,7 @@ def _opened(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Bench | 
         before = _counts(raw["before"])
         edges = tuple(raw["edges"])
         plan = plan_of(spec, edges, before)
-        monitor = Monitor(plan.settings, plan.rows)
+        monitor = monitor_of(plan.settings, plan.rows)
         taken = Evidence(*(_counts(row) for row in raw["taken"]))
         halves = (tuple(raw["halves"][0]), tuple(raw["halves"][1]))
         return Bench(plan, monitor, record.load(raw["watched"]), edges, before, taken, halves, print_)
@@ -170,7 +170,7 @@ def _opened(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Bench | 
     if not before.requests and not total.candidate.requests:
         return None
     edges = choose_edges(spec.analysis.latency, before)
-    return begun(spec, edges, before, max(0.0, sample.now_s - 2 * _LEAST_LENGTH_S))
+    return begun(spec, edges, before, max(0.0, sample.counted_s - 2 * _LEAST_LENGTH_S))
 
 
 def begun(spec: CanarySpec, edges: tuple[int, ...], before: Counts, now_s: float) -> Bench:
@@ -183,7 +183,7 @@ def begun(spec: CanarySpec, edges: tuple[int, ...], before: Counts, now_s: float
         now_s: from here on time counts.
     """
     plan = plan_of(spec, edges, before)
-    monitor = Monitor(plan.settings, plan.rows)
+    monitor = monitor_of(plan.settings, plan.rows)
     watched = monitor.start(1, _history(plan.rows, before))
     watched.now_s = now_s
     halves = ((0, 0), (0, 0))
@@ -220,7 +220,7 @@ def _history(rows: tuple[Row, ...], before: Counts) -> Arms:
 
 def _advance(bench: Bench, sample: Sample) -> Readout:
     """Let the tests take in what is new in the sample; too soon after the last time, nothing is."""
-    if sample.now_s - bench.watched.now_s < _LEAST_LENGTH_S:
+    if sample.counted_s - bench.watched.now_s < _LEAST_LENGTH_S:
         return bench.monitor.engine.read(bench.watched.state, bench.watched.now_s)
     new = Evidence(sample.total.candidate - bench.taken.candidate, sample.total.stable - bench.taken.stable)
     bad_1, n_1, bad_2, n_2 = (
@@ -229,7 +229,7 @@ def _advance(bench: Bench, sample: Sample) -> Readout:
         for now, then in ((half[1], earlier[1]), (half[0], earlier[0]))
     )
     pods = sample.candidates, sample.stables
-    entry = runlog.Entry(sample.now_s, sample.weight_pct, *pods, new, (bad_1, n_1, bad_2, n_2))
+    entry = runlog.Entry(sample.counted_s, sample.weight_pct, *pods, new, (bad_1, n_1, bad_2, n_2))
     bench.rows.append(runlog.row_of(entry))
     bench.halves = sample.halves
     return take_in(bench, entry)

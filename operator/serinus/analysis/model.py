@@ -112,7 +112,8 @@ class Sample:
 
     ``total`` is what was counted since it began, ``window`` since the present weight is in force. ``halves`` are
     requests and failures of the two halves of stable's pods; ``before`` is what stable did before the run.
-    ``at_weight_s`` is how long the weight is in force, ``now_s`` how long the run goes on.
+    ``at_weight_s`` is how long the weight is in force, ``now_s`` how long the run goes on, and ``age_s`` how long ago
+    the sidecars were read.
     """
 
     total: Evidence = Evidence()
@@ -125,6 +126,12 @@ class Sample:
     at_weight_s: float = 0.0
     now_s: float = 0.0
     readings: tuple[Reading, ...] = ()
+    age_s: float = 0.0
+
+    @property
+    def counted_s(self) -> float:
+        """The second of the run at which the sidecars were read, or the operator last tried to."""
+        return self.now_s - self.age_s
 
 
 @dataclass(frozen=True, slots=True)

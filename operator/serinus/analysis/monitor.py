@@ -4,6 +4,7 @@ The same code runs for one Canary in the operator and for hundreds of simulated 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from serinus.analysis.settings import Row, Settings
 
 _RATE_MEMORY_S = 60.0
 _NEVER = -1.0
+_EARLY_S = 0.5
+"""Scrapes come a little early or late; the last one of a stretch may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Monitor:
         watched.halves = watched.halves + scrape.halves
         watched.stretch = watched.stretch + scrape.arms
         watched.halves_s += length_s
-        if watched.halves_s >= SPAN_S - 1e-9:
+        if watched.halves_s >= SPAN_S - _EARLY_S:
             watched.dispersion.add(*watched.halves)
             stretch = watched.stretch
             watched.drift.add(stretch.bad_c, stretch.n_c, stretch.bad_b, stretch.n_b)
@@ -144,6 +147,12 @@ class Monitor:
         enough = (arms.n_c[0] >= least) & (arms.n_b[0] >= least)
         long = open_s >= self.settings.longest_s - 1e-9
         return np.asarray((open_s >= shortest_s - 1e-9) & (open_s > 0) & (enough | long))
+
+
+@lru_cache(maxsize=1024)
+def monitor_of(settings: Settings, rows: tuple[Row, ...]) -> Monitor:
+    """Return the monitor for these rows, which holds no counts: one serves every Canary that is tested alike."""
+    return Monitor(settings, rows)
 
 
 def _only(arms: Arms, which: NDArray[np.bool_]) -> Arms:

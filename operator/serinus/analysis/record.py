@@ -12,6 +12,7 @@ import numpy as np
 from serinus.analysis.monitor import Watched
 
 T = TypeVar("T")
+_PLAIN = (int, float)
 
 
 def dump(watched: Watched) -> dict[str, Any]:
@@ -21,20 +22,22 @@ def dump(watched: Watched) -> dict[str, Any]:
 
 def _dumped(part: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for each in fields(part):
-        value = getattr(part, each.name)
-        if is_dataclass(value):
-            found[each.name] = _dumped(value)
+    for name, kind in _parts(type(part)):  # type: ignore[arg-type]
+        value = getattr(part, name)
+        if kind in _PLAIN:
+            found[name] = value
         elif isinstance(value, np.ndarray):
-            found[each.name] = value[..., 0].tolist()
+            found[name] = value[..., 0].tolist()
         else:
-            found[each.name] = value
+            found[name] = _dumped(value)
     return found
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _parts(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """Return name and type of every field; looked up once, for this is done for every Canary at every scrape."""
+    hints = get_type_hints(kind)
+    return tuple((each.name, hints[each.name]) for each in fields(kind))
 
 
 def load(raw: dict[str, Any]) -> Watched:
@@ -47,14 +50,13 @@ def load(raw: dict[str, Any]) -> Watched:
 
 
 def _loaded(kind: type[T], raw: dict[str, Any]) -> T:
-    hints = _hints(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for each in fields(kind):  # type: ignore[arg-type]
-        value, hint = raw[each.name], hints[each.name]
-        if is_dataclass(hint):
-            values[each.name] = _loaded(hint, value)  # type: ignore[arg-type]
-        elif hint in (int, float):
-            values[each.name] = hint(value)
+    for name, hint in _parts(kind):  # type: ignore[arg-type]
+        value = raw[name]
+        if hint in _PLAIN:
+            values[name] = hint(value)
+        elif is_dataclass(hint):
+            values[name] = _loaded(hint, value)  # type: ignore[arg-type]
         else:
-            values[each.name] = np.asarray(value, dtype=np.float64)[..., None]
+            values[name] = np.array(value, np.float64)[..., None]
     return kind(**values)

@@ -54,8 +54,8 @@ class Settings:
     beta: float = 0.05
     effects: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
     """By how much the odds of a bad request exceed the promise, in the alternatives that bet on harm."""
-    block_s: float = 2.0
-    """Least length of a block of requests; blocks are what the tests multiply."""
+    block_s: float = 1.5
+    """Least length of a block of requests, which the tests multiply: a scrape, as they come every two seconds or so."""
     cap: float = 2.5
     """Most evidence for harm at once. What was used of it comes back by ``refill`` a second, so that a hiccup of ten
     seconds decides nothing, however many requests it hits."""

@@ -118,6 +118,7 @@ class Totals:
 
     ``halves`` are tries and failures of two halves of the stable version's pods (A/A); ``stable_pods`` were tried at
     all. ``before`` is what the callers had counted for the stable version before this reader began: no evidence.
+    ``age_s`` is how long ago the counters were read last.
     """
 
     reader: str
@@ -127,6 +128,7 @@ class Totals:
     halves: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     before: Counts = field(default_factory=Counts)
     stable_pods: int = 0
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

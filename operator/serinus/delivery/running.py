@@ -49,6 +49,7 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
         at_weight_s=since(run.acknowledged_at, now),
         now_s=since(run.started_at, now),
         readings=snapshot.readings if run.weight else (),
+        age_s=snapshot.totals.age_s if snapshot.totals else 0.0,
     )
     judgement = analyse(spec, sample, book.notes)
     if not run.weight:

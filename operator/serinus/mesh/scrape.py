@@ -50,7 +50,8 @@ class Totals(NamedTuple):
     ``halves`` are tries and failures of two halves of the stable version's pods, of which ``stable_pods`` were tried.
     ``before`` is what the callers had counted for the stable version when each first answered: not evidence, only
     history. After a restart of the operator the run's own beginning is part of it, and its failures and latencies reach
-    back only to when the stable cluster was last sent anew, as when the Canary came.
+    back only to when the stable cluster was last sent anew, as when the Canary came. ``age_s`` is how long ago the last
+    round of reading ended.
     """
 
     reader_id: str
@@ -60,6 +61,7 @@ class Totals(NamedTuple):
     halves: tuple[Tries, Tries] = (NO_TRIES, NO_TRIES)
     before: Counts = Counts()
     stable_pods: int = 0
+    age_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ class EvidenceReader:
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
         self._rota = Rota()
+        self._read_at = clock()
 
     def watch(
         self,
@@ -165,6 +168,7 @@ class EvidenceReader:
             watch.halves.sums,
             watch.history.counts(),
             len(watch.halves.tried),
+            self._clock() - self._read_at,
         )
 
     def share(self, key: str) -> float:
@@ -172,14 +176,16 @@ class EvidenceReader:
         watch = self._watches.get(key)
         return min(1.0, (watch.scraped + watch.missing) / watch.callers) if watch and watch.callers else 1.0
 
-    async def run(self) -> None:
-        """Read every two seconds, until cancelled."""
+    async def run(self, told: Callable[[str], None] = lambda key: None) -> None:
+        """Read every two seconds, until cancelled; after each round every key is ``told``, so that it is judged."""
         while True:
             started = self._clock()
             try:
                 await self.round()
             except Exception:  # whatever it is, evidence must go on
                 log.exception("a round of scraping failed")
+            for key in self._watches:
+                told(key)
             await asyncio.sleep(max(0.0, started + INTERVAL_S - self._clock()))
 
     async def round(self) -> None:
@@ -199,6 +205,7 @@ class EvidenceReader:
         self._rota.turn()
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
         await asyncio.gather(*(self._read(proxy, wanted[uid], slots) for uid, proxy in callers.items()))
+        self._read_at = self._clock()
 
     async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore) -> None:
         clusters = frozenset().union(*(watch.clusters for watch in watches))

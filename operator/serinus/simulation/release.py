@@ -154,7 +154,7 @@ class _Counter:
         self.failures += candidate.failures + stable.failures
         return Arm(candidate.requests, candidate.failures), Arm(stable.requests, stable.failures)
 
-    def totals(self) -> Totals:
+    def totals(self, age_s: float) -> Totals:
         return Totals(
             "simulation",
             self._total,
@@ -162,6 +162,7 @@ class _Counter:
             halves=self._halves,
             before=self._before,
             stable_pods=self._stable_pods if self._total.stable.requests else 0,
+            age_s=age_s,
         )
 
 
@@ -212,7 +213,7 @@ class _Play:
     def _look(self) -> float:
         """Let the operator look once, and do what it decides; return when it looks again."""
         now_s = self._now_s
-        snapshot = self._cluster.snapshot(self._status, self._counter.totals(), now_s)
+        snapshot = self._cluster.snapshot(self._status, self._counter.totals(now_s - self._world.now_s), now_s)
         decision = decide(snapshot, _at(now_s))
         before, self._status = self._status, decision.status
         changed = self._cluster.obey(project(replace(snapshot, status=decision.status)), now_s)
