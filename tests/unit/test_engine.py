@@ -91,18 +91,30 @@ def test_a_defect_that_begins_after_ten_minutes_is_found_soon_after():
     assert alarms(harm) > 0.9
 
 
-def test_a_hiccup_of_ten_seconds_decides_nothing_and_one_of_twenty_does():
+def hiccup(ends):
+    """Return the evidence for harm of 200 releases by second, of which a fifth of requests fail from 80 to ``ends``."""
     engine, rng, runs = Engine(Settings(), rows()), np.random.default_rng(4), 200
     state, worst = engine.start(runs), {}
     for k in range(60):
-        share = 0.2 if k >= 40 else 0.001
+        share = 0.2 if 80 <= 2.0 * k < ends else 0.001
         block = arms(rng, 200, share, 1800, 0.001, runs)
         engine.scrape(state, block)
         now_s = 2.0 * (k + 1)
         engine.block(state, block, now_s, np.full(runs, True), np.zeros((1, runs)), np.full(runs, 2.0))
         worst[now_s] = engine.read(state, now_s).worst()
+    return worst
+
+
+def test_a_hiccup_of_ten_seconds_decides_nothing_and_half_a_minute_of_it_does():
+    worst = hiccup(ends=120)
     assert alarms(worst[80.0 + 12]) == 0
-    assert alarms(worst[80.0 + 20]) == 1
+    assert alarms(worst[80.0 + 30]) == 1
+
+
+def test_a_hiccup_that_is_over_leaves_nothing_behind():
+    worst = hiccup(ends=90)
+    assert np.median(worst[90.0]) > 2
+    assert (worst[96.0] < worst[80.0] + 0.5).mean() > 0.9
 
 
 def test_an_outage_is_found_at_the_second_scrape_and_not_at_the_first():

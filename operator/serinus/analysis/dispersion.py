@@ -27,8 +27,10 @@ FIRST_GUESS = 0.2
 """Relative variance between the halves that is assumed before anything is measured."""
 FIRST_WEIGHT = 20.0
 """How much measuring outweighs the first guess, as a sum of squared variances; of long spans it takes as much more."""
-CORRELATED = 12.0
-"""Blocks for which a pod's rate is taken to stay much the same: of ``n`` blocks ``n / 12`` count as independent."""
+CORRELATED = 24.0
+"""Blocks for which a pod's rate is taken to stay much the same: of ``n`` blocks ``n / 24`` count as independent."""
+BEYOND = 1.5
+"""Standard deviations of chance by which the halves must differ before anything of it counts."""
 OUTLIER = 25.0
 """Squared deviations count up to so many times their variance: a single blip is for the cap on a block's evidence."""
 
@@ -69,11 +71,11 @@ class Dispersion:
     def kappa(self) -> Floats:
         """Return the relative variance between the two halves' rates, as if in each block anew; shape (N,).
 
-        Only what exceeds one standard deviation of chance counts; it is taken for larger as long as it was seen for
+        Only what exceeds chance by ``BEYOND`` standard deviations counts; it is taken for larger as long as it was seen for
         a short time only.
         """
         spans = np.array(SPANS, float)[:, None]
-        beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
+        beyond = np.maximum(self.excess - BEYOND * np.sqrt(2 * self.scale), 0.0)
         measured = spans * beyond / (self.scale + FIRST_WEIGHT * spans)
         guess = FIRST_GUESS * FIRST_WEIGHT / (self.scale[0] + FIRST_WEIGHT)
         doubt = 1 + 3 * np.sqrt(2 * CORRELATED / max(self.blocks, 1))
@@ -150,7 +152,7 @@ class Drift:
         log-normal distribution by about ``0.5 - 0.7 ln(share)`` times as much.
         """
         spans = np.array(SPANS, float)[:, None, None]
-        beyond = np.maximum(self.excess - np.sqrt(2 * self.scale), 0.0)
+        beyond = np.maximum(self.excess - BEYOND * np.sqrt(2 * self.scale), 0.0)
         measured = (spans * beyond / (self.scale + FIRST_WEIGHT * spans)).max(axis=0) / (2 * (1 - ALIKE))
         doubt = 1 + 3 * np.sqrt(2 * CORRELATED / np.maximum(self.seen, 1))
         moves = 0.5 - 0.7 * np.log(np.clip(share, 1e-5, 1.0))

@@ -22,14 +22,18 @@ from serinus.analysis.dispersion import SPAN_S
 from serinus.analysis.evalues import Floats, log_e
 from serinus.analysis.settings import Row, Settings
 
-_RESTARTS = 0.5 / 2.10974
-"""Half the stake, over the sum of ``1 / (n ln² n)`` from 2 on."""
+_AT_ONCE = 0.5
+"""The part of the stake that bets from the first request on."""
+_ALL_STARTS = 2.10974
+"""The sum of ``1 / (n ln² n)`` from 2 on."""
 _SAFE_EFFECTS = np.array([0.6, 1.0, 1.15])
 """The candidate's share of bad requests as a multiple of stable's, in the alternatives that bet on safety."""
 _OUTAGES = np.array([0.6, 0.95])
 """The candidate's share of failed requests in the alternatives that bet on an outage."""
 _OUTAGE_STAKE = 0.2
 _SUSTAINED = 10.0
+_HARD = 6.0
+"""A block with so much more evidence for harm than is let in may be one of a hiccup: taken back if that is soon over."""
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
 _LEAST, _MOST = 1e-5, 0.98
@@ -71,6 +75,8 @@ class State:
     """(rows, N): how much evidence for harm the next block may give, before what comes back until then."""
     hot_s: Floats
     """(rows, N): for how long every block had more evidence for harm than was let in."""
+    hiccup: Floats
+    """(rows, N): what was let in of blocks with very much more evidence for harm, that nothing has spoken against yet."""
     seen: Floats
     """(4, N): all bad requests and requests to the candidate, those that stable's rate at the time would have given,
     and the requests of both versions."""
@@ -117,13 +123,14 @@ class Engine:
         if before is not None:
             known_bad, known = known_bad + before.bad_b, known + before.n_b
         return State(
-            harm=np.full((rows, effects, runs), np.log(0.5)),
-            out=np.full((len(_OUTAGES), runs), np.log(0.5)),
+            harm=np.full((rows, effects, runs), np.log(_AT_ONCE)),
+            out=np.full((len(_OUTAGES), runs), np.log(_AT_ONCE)),
             safe=np.zeros((len(self._after_s), len(_SAFE_EFFECTS) + 1, runs)),
             known_bad=known_bad,
             known=known,
             room=np.full((rows, runs), self.settings.cap),
             hot_s=np.zeros((rows, runs)),
+            hiccup=np.zeros((rows, runs)),
             seen=np.zeros((4, runs)),
         )
 
@@ -214,6 +221,14 @@ class Engine:
         state.harm = state.harm + np.minimum(value, room[:, None])
         state.room = room - np.clip(most, 0.0, room)
         state.hot_s = np.where(most >= room, state.hot_s + lengths_s, np.where(arms.n_c > 0, 0.0, state.hot_s))
+        self._forgive(state, most, room, arms.n_c > 0)
+
+    def _forgive(self, state: State, most: Floats, room: Floats, taken: NDArray[np.bool_]) -> None:
+        """Take back what a hiccup gave once it is over: lowering an e-process, whatever was seen, leaves one."""
+        state.hiccup = np.where(most > room + _HARD, state.hiccup + room, state.hiccup)
+        over = taken & (most <= 0)
+        state.harm = state.harm - np.where(over, state.hiccup, 0.0)[:, None]
+        state.hiccup = np.where(over | (state.hot_s >= self.settings.sustained_s), 0.0, state.hiccup)
 
     def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
         rows = self._safe_row
@@ -234,7 +249,7 @@ class Engine:
 
     def read(self, state: State, now_s: float) -> Readout:
         """Return the evidence at ``now_s`` seconds of the run."""
-        unspent = np.log(0.5 - _spent_until(state.restarts))
+        unspent = np.log(1 - _AT_ONCE - _spent_until(state.restarts))
         rows = np.logaddexp(_log_mean(state.harm, 1), unspent)
         harm = {}
         for family in self.families:
@@ -242,7 +257,7 @@ class Engine:
             harm[family] = _log_mean(rows[own], 0)
         if self._failed:
             family = self.rows[self._failed[0]].family
-            left = np.log(0.5 - _spent_until(state.scrapes))
+            left = np.log(1 - _AT_ONCE - _spent_until(state.scrapes))
             out = np.logaddexp(_log_mean(state.out, 0), left)
             harm[family] = np.logaddexp(np.log(1 - _OUTAGE_STAKE) + harm[family], np.log(_OUTAGE_STAKE) + out)
         return Readout(harm, rows, self._safest(state, now_s, rows.shape[1]))
@@ -289,7 +304,7 @@ def _log_mean(logs: Floats, axis: int) -> Floats:
 
 def _spent(start: int) -> float:
     """Return the share of the stake that begins to bet at the start of this number, from 1 on."""
-    return float(_RESTARTS / ((start + 1) * np.log(start + 1) ** 2))
+    return float((1 - _AT_ONCE) / _ALL_STARTS / ((start + 1) * np.log(start + 1) ** 2))
 
 
 _SUMS = [0.0]

@@ -52,7 +52,7 @@ class Settings:
 
     alpha: float = 0.01
     beta: float = 0.05
-    effects: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
+    effects: tuple[float, ...] = (1.4, 2.0, 4.0, 12.0, 60.0)
     """By how much the odds of a bad request exceed the promise, in the alternatives that bet on harm."""
     block_s: float = 1.5
     """Least length of a block of requests, which the tests multiply: a scrape, as they come every two seconds or so."""
@@ -60,9 +60,9 @@ class Settings:
     """Most evidence for harm at once. What was used of it comes back by ``refill`` a second, so that a hiccup of ten
     seconds decides nothing, however many requests it hits."""
     refill: float = 0.2
-    sustained_s: float = 14.0
+    sustained_s: float = 24.0
     """After so many seconds in which every block had more evidence for harm than was let in, it is no hiccup: then
-    ``refill`` is ten times as much."""
+    ``refill`` is ten times as much. What a hiccup gave that was over before is taken back."""
     outage: Margin = Margin(0.7, 0.3)
     """A candidate beyond this line is out; that is tested at every scrape, not only at every block."""
     outage_cap: float = 5.5
