@@ -71,8 +71,8 @@ class Dispersion:
     def kappa(self) -> Floats:
         """Return the relative variance between the two halves' rates, as if in each block anew; shape (N,).
 
-        Only what exceeds chance by ``BEYOND`` standard deviations counts; it is taken for larger as long as it was seen for
-        a short time only.
+        Only what exceeds chance by ``BEYOND`` standard deviations counts; it is taken for larger as long as it was seen
+        for a short time only.
         """
         spans = np.array(SPANS, float)[:, None]
         beyond = np.maximum(self.excess - BEYOND * np.sqrt(2 * self.scale), 0.0)

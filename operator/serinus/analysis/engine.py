@@ -33,7 +33,7 @@ _OUTAGES = np.array([0.6, 0.95])
 _OUTAGE_STAKE = 0.2
 _SUSTAINED = 10.0
 _HARD = 6.0
-"""A block with so much more evidence for harm than is let in may be one of a hiccup: taken back if that is soon over."""
+"""A block with so much more evidence for harm than is let in may be one of a hiccup: taken back when it is over."""
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
 _LEAST, _MOST = 1e-5, 0.98
@@ -76,7 +76,7 @@ class State:
     hot_s: Floats
     """(rows, N): for how long every block had more evidence for harm than was let in."""
     hiccup: Floats
-    """(rows, N): what was let in of blocks with very much more evidence for harm, that nothing has spoken against yet."""
+    """(rows, N): what was let in of blocks with very much more evidence for harm, as long as none spoke against it."""
     seen: Floats
     """(4, N): all bad requests and requests to the candidate, those that stable's rate at the time would have given,
     and the requests of both versions."""
@@ -105,15 +105,24 @@ class Engine:
     def __init__(self, settings: Settings, rows: tuple[Row, ...]):
         self.settings = settings
         self.rows = rows
-        self.families = tuple(dict.fromkeys(row.family for row in rows))
+        self.families = {
+            family: np.array([index for index, row in enumerate(rows) if row.family == family])
+            for family in dict.fromkeys(row.family for row in rows)
+        }
+        """The rows of each family."""
         self._rho = np.array([row.promise.rho for row in rows])[:, None, None]
         self._delta = np.array([row.promise.delta for row in rows])[:, None, None]
         self._effects = np.array(settings.effects)[None, :, None]
         pairs = [(index, tolerance) for index, row in enumerate(rows) for tolerance in row.tolerances]
         self._safe_row = np.array([index for index, _ in pairs], dtype=int)
+        self._tolerated, self._first_tolerance = np.unique(self._safe_row, return_index=True)
         self._after_s = np.array([tolerance.after_s for _, tolerance in pairs])
         self._safe_rho = np.array([tolerance.rho for _, tolerance in pairs])[:, None]
         self._safe_delta = np.array([tolerance.delta for _, tolerance in pairs])[:, None]
+        self._row = np.concatenate(
+            [np.repeat(np.arange(len(rows)), len(settings.effects)), np.repeat(self._safe_row, len(_SAFE_EFFECTS) + 1)]
+        )
+        """The row of every alternative: first those that bet on harm, then those on safety."""
         self._failed = [index for index, row in enumerate(rows) if row.edge is None and row.outage]
 
     def start(self, runs: int, before: Arms | None = None) -> State:
@@ -179,8 +188,7 @@ class Engine:
         q_b = np.clip(self._known(state), _LEAST, 0.9)
         kappas = kappas * SPAN_S / np.maximum(lengths_s, 1e-9)
         self._restart(state, now_s)
-        self._bet_on_harm(state, arms, warm, kappas, q_b, lengths_s)
-        self._bet_on_safety(state, arms, warm, kappas, q_b)
+        self._bet(state, arms, warm, kappas, q_b, lengths_s)
         first = self._failed[0] if self._failed else 0
         expected = arms.n_c[first] * np.where(
             arms.n_b[first] > 0, arms.bad_b[first] / np.maximum(arms.n_b[first], 1), q_b[first]
@@ -198,28 +206,53 @@ class Engine:
             state.restarts += 1
             state.harm = np.logaddexp(state.harm, np.log(_spent(state.restarts)))
 
-    def _bet_on_harm(
-        self,
-        state: State,
-        arms: Arms,
-        warm: NDArray[np.bool_],
-        kappas: Floats,
-        q_b: Floats,
-        lengths_s: Floats,
+    def _bet(
+        self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats, lengths_s: Floats
     ) -> None:
+        """Let all alternatives bet on the block, those on harm and those on safety side by side."""
+        rows = self._row
+        of_row = Arms(arms.bad_c[rows], arms.n_c[rows], arms.bad_b[rows], arms.n_b[rows])
+        known = q_b[rows]
+        rho, delta, line, q_c, bets = (
+            np.concatenate([_flat(one, len(warm)), _flat(other, len(warm))])
+            for one, other in zip(self._on_harm(warm, q_b), self._on_safety(warm, q_b), strict=True)
+        )
+        value = _tempered(log_e(*_taken(of_row, bets, rho), q_c, known, rho, delta), of_row, kappas[rows], line, known)
+        harm, safe = np.split(value, [len(self.rows) * self._effects.size])
+        self._let_in(state, harm.reshape(state.harm.shape), arms, lengths_s)
+        state.safe = state.safe + safe.reshape(state.safe.shape)
+
+    def _on_harm(self, warm: NDArray[np.bool_], q_b: Floats) -> tuple[Floats, ...]:
+        """Return slope and offset of the line, its height, the alternatives, and which of these bet."""
         wide = np.where(warm, 1.0, self.settings.warm_factor)
         rho, delta = self._rho * wide, self._delta * wide
-        line = np.minimum(rho * q_b[:, None] + delta, 0.95)
+        height = rho * q_b[:, None] + delta
+        line = np.minimum(height, 0.95)
         odds = line / (1 - line) * self._effects
         q_c = np.minimum(odds / (1 + odds), _MOST)
-        bets = (q_c > rho * q_b[:, None] + delta) & (warm | (self._effects >= self.settings.warm_effect))
-        value = log_e(*_spread(arms, bets, rho), q_c, q_b[:, None], rho, delta)
-        value = _tempered(value, arms, kappas, line, q_b)
+        bets = (q_c > height) & (warm | (self._effects >= self.settings.warm_effect))
+        return tuple(part + np.zeros_like(q_c) for part in (rho, delta, line, q_c, bets))
+
+    def _on_safety(self, warm: NDArray[np.bool_], q_b: Floats) -> tuple[Floats, ...]:
+        """Return the same for the alternatives that bet on safety."""
+        known = q_b[self._safe_row]
+        # The greater of the two bounds is the null's edge; which one that is, is decided before the block.
+        wider = self._safe_rho * known >= known + self._safe_delta
+        rho = np.where(wider, self._safe_rho, np.minimum(self._safe_rho, 1.0))[:, None]
+        delta = np.where(wider, 0.0, self._safe_delta)[:, None]
+        line = np.minimum(rho * known[:, None] + delta, 0.98)
+        q_c = np.concatenate([_SAFE_EFFECTS[None, :, None] * known[:, None], 0.5 * line], axis=1)
+        q_c = np.minimum(np.maximum(q_c, _LEAST / 10), _MOST)
+        bets = (q_c < 0.95 * line) & warm
+        return tuple(part + np.zeros_like(q_c) for part in (rho, delta, line, q_c, bets))
+
+    def _let_in(self, state: State, value: Floats, arms: Arms, lengths_s: Floats) -> None:
+        """Add evidence for harm, as far as there is room for it."""
         settings, most = self.settings, value.max(axis=1)
         faster = np.where(state.hot_s >= settings.sustained_s, _SUSTAINED, 1.0)
         room = np.minimum(state.room + settings.refill * faster * lengths_s, settings.cap * faster)
         state.harm = state.harm + np.minimum(value, room[:, None])
-        state.room = room - np.clip(most, 0.0, room)
+        state.room = room - np.minimum(np.maximum(most, 0.0), room)
         state.hot_s = np.where(most >= room, state.hot_s + lengths_s, np.where(arms.n_c > 0, 0.0, state.hot_s))
         self._forgive(state, most, room, arms.n_c > 0)
 
@@ -230,30 +263,12 @@ class Engine:
         state.harm = state.harm - np.where(over, state.hiccup, 0.0)[:, None]
         state.hiccup = np.where(over | (state.hot_s >= self.settings.sustained_s), 0.0, state.hiccup)
 
-    def _bet_on_safety(self, state: State, arms: Arms, warm: NDArray[np.bool_], kappas: Floats, q_b: Floats) -> None:
-        rows = self._safe_row
-        if not len(rows):
-            return
-        known = q_b[rows]
-        # The greater of the two bounds is the null's edge; which one that is, is decided before the block.
-        wider = self._safe_rho * known >= known + self._safe_delta
-        rho = np.where(wider, self._safe_rho, np.minimum(self._safe_rho, 1.0))[:, None]
-        delta = np.where(wider, 0.0, self._safe_delta)[:, None]
-        line = np.minimum(rho * known[:, None] + delta, 0.98)
-        q_c = np.concatenate([_SAFE_EFFECTS[None, :, None] * known[:, None], 0.5 * line], axis=1)
-        q_c = np.maximum(q_c, _LEAST / 10)
-        of_row = Arms(arms.bad_c[rows], arms.n_c[rows], arms.bad_b[rows], arms.n_b[rows])
-        bets = (q_c < 0.95 * line) & warm
-        value = log_e(*_spread(of_row, bets, rho), np.minimum(q_c, _MOST), known[:, None], rho, delta)
-        state.safe = state.safe + _tempered(value, of_row, kappas[rows], line, known)
-
     def read(self, state: State, now_s: float) -> Readout:
         """Return the evidence at ``now_s`` seconds of the run."""
         unspent = np.log(1 - _AT_ONCE - _spent_until(state.restarts))
         rows = np.logaddexp(_log_mean(state.harm, 1), unspent)
         harm = {}
-        for family in self.families:
-            own = [index for index, row in enumerate(self.rows) if row.family == family]
+        for family, own in self.families.items():
             harm[family] = _log_mean(rows[own], 0)
         if self._failed:
             family = self.rows[self._failed[0]].family
@@ -267,21 +282,18 @@ class Engine:
         safe = np.full((len(self.rows), runs), np.inf)
         if len(self._safe_row):
             in_force = np.where((self._after_s <= now_s)[:, None], _log_mean(state.safe, 1), -np.inf)
-            for index, row in enumerate(self.rows):
-                if row.tolerances:
-                    safe[index] = in_force[self._safe_row == index].max(axis=0)
+            safe[self._tolerated] = np.maximum.reduceat(in_force, self._first_tolerance)
         return safe
 
 
-def _spread(arms: Arms, bets: NDArray[np.bool_], rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the counts for every alternative between rows and releases; nothing where it does not bet."""
-    taking = bets & (arms.n_c[:, None] > 0) & ((arms.n_b[:, None] > 0) | (rho == 0))
-    return (
-        arms.bad_c[:, None] * taking,
-        arms.n_c[:, None] * taking,
-        arms.bad_b[:, None] * taking,
-        arms.n_b[:, None] * taking,
-    )
+def _flat(part: Floats, runs: int) -> Floats:
+    return part.reshape(-1, runs)
+
+
+def _taken(arms: Arms, bets: Floats, rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the counts for every alternative; nothing where it does not bet."""
+    taking = bets * ((arms.n_c > 0) & ((arms.n_b > 0) | (rho == 0)))
+    return arms.bad_c * taking, arms.n_c * taking, arms.bad_b * taking, arms.n_b * taking
 
 
 def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floats) -> Floats:
@@ -290,12 +302,11 @@ def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floa
     What is expected at the null's edge is known before the block; where more came, and speaks for the alternative, that
     counts: a smaller e-value is one, too.
     """
-    requests = np.maximum(arms.n_c + arms.n_b, 1)
-    theta = arms.n_c / requests
-    spread = (kappas * theta * (1 - theta))[:, None]
-    expected = 1 + spread * (arms.n_c[:, None] * line + (arms.n_b * q_b)[:, None])
-    came = 1 + spread * (arms.bad_c + arms.bad_b)[:, None]
-    return np.where(value > 0, value / np.maximum(expected, came), value / expected)
+    theta = arms.n_c / np.maximum(arms.n_c + arms.n_b, 1)
+    spread = kappas * theta * (1 - theta)
+    expected = 1 + spread * (arms.n_c * line + arms.n_b * q_b)
+    came = 1 + spread * (arms.bad_c + arms.bad_b)
+    return value / np.where(value > 0, np.maximum(expected, came), expected)
 
 
 def _log_mean(logs: Floats, axis: int) -> Floats:

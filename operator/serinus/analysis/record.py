@@ -12,7 +12,6 @@ import numpy as np
 from serinus.analysis.monitor import Watched
 
 T = TypeVar("T")
-_PLAIN = (int, float)
 
 
 def dump(watched: Watched) -> dict[str, Any]:
@@ -22,22 +21,27 @@ def dump(watched: Watched) -> dict[str, Any]:
 
 def _dumped(part: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, kind in _parts(type(part)):  # type: ignore[arg-type]
+    for name, plain, nested in _parts(type(part)):  # type: ignore[arg-type]
         value = getattr(part, name)
-        if kind in _PLAIN:
-            found[name] = value
-        elif isinstance(value, np.ndarray):
-            found[name] = value[..., 0].tolist()
-        else:
-            found[name] = _dumped(value)
+        found[name] = value if plain else _dumped(value) if nested else value[..., 0].tolist()
     return found
 
 
 @cache
-def _parts(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
-    """Return name and type of every field; looked up once, for this is done for every Canary at every scrape."""
+def _parts(kind: type[Any]) -> tuple[tuple[str, type[Any] | None, type[Any] | None], ...]:
+    """Return every field's name, and its type if that is a number, or else if that is a record itself.
+
+    Looked up once, for this is done for every Canary at every scrape.
+    """
     hints = get_type_hints(kind)
-    return tuple((each.name, hints[each.name]) for each in fields(kind))
+    return tuple(
+        (
+            each.name,
+            hints[each.name] if hints[each.name] in (int, float) else None,
+            hints[each.name] if is_dataclass(hints[each.name]) else None,
+        )
+        for each in fields(kind)
+    )
 
 
 def load(raw: dict[str, Any]) -> Watched:
@@ -51,12 +55,12 @@ def load(raw: dict[str, Any]) -> Watched:
 
 def _loaded(kind: type[T], raw: dict[str, Any]) -> T:
     values: dict[str, Any] = {}
-    for name, hint in _parts(kind):  # type: ignore[arg-type]
+    for name, plain, nested in _parts(kind):  # type: ignore[arg-type]
         value = raw[name]
-        if hint in _PLAIN:
-            values[name] = hint(value)
-        elif is_dataclass(hint):
-            values[name] = _loaded(hint, value)  # type: ignore[arg-type]
+        if plain:
+            values[name] = plain(value)
+        elif nested:
+            values[name] = _loaded(nested, value)
         else:
             values[name] = np.array(value, np.float64)[..., None]
     return kind(**values)
