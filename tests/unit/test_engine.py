@@ -17,7 +17,7 @@ def rows(promise=PROMISE, tolerances=TOLERANCES, outage=True):
 
 def arms(rng, n_c, p_c, n_b, p_b, runs=RUNS):
     draw = [rng.binomial(n, p, (1, runs)).astype(float) for n, p in ((n_c, p_c), (n_b, p_b))]
-    return Arms(draw[0], np.full((1, runs), float(n_c)), draw[1], np.full((1, runs), float(n_b)))
+    return Arms.of(draw[0], np.full((1, runs), float(n_c)), draw[1], np.full((1, runs), float(n_b)))
 
 
 def play(blocks, *, n=(100, 900), p, engine=None, kappa=0.0, warm_from=0, runs=RUNS, seed=1):
@@ -155,7 +155,9 @@ def test_pods_that_differ_cry_wolf_without_tempering_and_not_with_it():
         factors = np.exp(0.6 * noise - 0.18) * 0.001
         n = np.array([2000.0, 4000.0, 4000.0])
         bad = rng.binomial(n[:, None].astype(int), np.clip(factors, 0, 1)).astype(float)
-        block = Arms(bad[:1], np.full((1, runs), n[0]), bad[1:].sum(axis=0, keepdims=True), np.full((1, runs), 8000.0))
+        block = Arms.of(
+            bad[:1], np.full((1, runs), n[0]), bad[1:].sum(axis=0, keepdims=True), np.full((1, runs), 8000.0)
+        )
         kappa = dispersion.between(np.full(runs, 2.0), np.full(runs, 4.0))
         dispersion.add(bad[1], np.full(runs, n[1]), bad[2], np.full(runs, n[2]))
         if k < 0:
@@ -178,7 +180,7 @@ def test_halves_that_differ_by_chance_alone_have_hardly_any_dispersion():
 def test_no_requests_are_no_evidence():
     engine = Engine(Settings(), rows())
     state = engine.start(1)
-    nothing = Arms(*(np.zeros((1, 1)) for _ in range(4)))
+    nothing = Arms.none(1, 1)
     before = engine.read(state, 0.0)
     engine.scrape(state, nothing)
     engine.block(state, nothing, 10.0, np.array([True]), np.zeros((1, 1)), np.full(1, 10.0))

@@ -149,7 +149,7 @@ class CountTest:
         if length_s < _SHORTEST_S or (off and length_s < self._monitor.settings.longest_s):
             return
         self._clips += off
-        arms = Arms(*(np.full((1, 1), each) for each in _arms(clipped)))
+        arms = Arms.of(*(np.full((1, 1), each) for each in _arms(clipped)))
         one_pod = np.ones(1)
         self._monitor.take(watched, Scrape(arms, np.zeros((4, 1)), one_pod, one_pod), now_s)
         self._seen = self._seen.plus(clipped)
@@ -223,7 +223,7 @@ def _history(read: Read, good: bool) -> Arms:
     _, _, bad, total = _arms(read.since(_NOTHING, good).clipped())
     scale = min(1.0, _MOST_HISTORY / max(total, 1.0))
     zero = np.zeros((1, 1))
-    return Arms(zero, zero, zero + bad * scale, zero + total * scale)
+    return Arms.of(zero, zero, zero + bad * scale, zero + total * scale)
 
 
 def _arms(rose: Read) -> tuple[float, float, float, float]:

@@ -125,10 +125,10 @@ class Drift:
             seen=np.zeros((rows, runs)),
         )
 
-    def add(self, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> None:
-        """Take in one block of both versions' requests, each of shape (rows, N)."""
+    def add(self, counts: Floats) -> None:
+        """Take in one block of both versions' requests, (4, rows, N), as ``Arms`` has them."""
         self.blocks += 1
-        self.open += np.stack([bad_c, n_c, bad_b, n_b])
+        self.open += counts
         for index, span in enumerate(SPANS):
             if self.blocks % span:
                 continue

@@ -41,20 +41,46 @@ _LEAST, _MOST = 1e-5, 0.98
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """Counts of both versions: ``bad_c`` and ``bad_b`` (rows, N); requests ``n_c`` and ``n_b`` (rows, N)."""
+    """Counts of both versions, (4, rows, N): the candidate's bad requests and requests, then stable's."""
 
-    bad_c: Floats
-    n_c: Floats
-    bad_b: Floats
-    n_b: Floats
+    counts: Floats
+
+    @classmethod
+    def of(cls, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> "Arms":
+        """Return these counts, each of shape (rows, N)."""
+        return cls(np.stack([bad_c, n_c, bad_b, n_b]))
+
+    @classmethod
+    def none(cls, rows: int, runs: int) -> "Arms":
+        """Return counts of nothing."""
+        return cls(np.zeros((4, rows, runs)))
+
+    @property
+    def bad_c(self) -> Floats:
+        """The candidate's bad requests, (rows, N)."""
+        return self.counts[0]  # type: ignore[no-any-return]
+
+    @property
+    def n_c(self) -> Floats:
+        """Requests to the candidate, (rows, N)."""
+        return self.counts[1]  # type: ignore[no-any-return]
+
+    @property
+    def bad_b(self) -> Floats:
+        """Stable's bad requests, (rows, N)."""
+        return self.counts[2]  # type: ignore[no-any-return]
+
+    @property
+    def n_b(self) -> Floats:
+        """Requests to stable, (rows, N)."""
+        return self.counts[3]  # type: ignore[no-any-return]
 
     def __add__(self, other: "Arms") -> "Arms":
-        return Arms(self.bad_c + other.bad_c, self.n_c + other.n_c, self.bad_b + other.bad_b, self.n_b + other.n_b)
+        return Arms(self.counts + other.counts)
 
-
-def no_requests(rows: int, runs: int) -> Arms:
-    """Return counts of nothing."""
-    return Arms(*(np.zeros((rows, runs)) for _ in range(4)))
+    def only(self, which: NDArray[np.bool_]) -> "Arms":
+        """Return the counts of these releases, (N,), and none of the others."""
+        return Arms(self.counts * which)
 
 
 @dataclass(slots=True)
@@ -211,7 +237,7 @@ class Engine:
     ) -> None:
         """Let all alternatives bet on the block, those on harm and those on safety side by side."""
         rows = self._row
-        of_row = Arms(arms.bad_c[rows], arms.n_c[rows], arms.bad_b[rows], arms.n_b[rows])
+        of_row = Arms(arms.counts[:, rows])
         known = q_b[rows]
         rho, delta, line, q_c, bets = (
             np.concatenate([_flat(one, len(warm)), _flat(other, len(warm))])
@@ -293,7 +319,8 @@ def _flat(part: Floats, runs: int) -> Floats:
 def _taken(arms: Arms, bets: Floats, rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the counts for every alternative; nothing where it does not bet."""
     taking = bets * ((arms.n_c > 0) & ((arms.n_b > 0) | (rho == 0)))
-    return arms.bad_c * taking, arms.n_c * taking, arms.bad_b * taking, arms.n_b * taking
+    bad_c, n_c, bad_b, n_b = arms.counts * taking
+    return bad_c, n_c, bad_b, n_b
 
 
 def _tempered(value: Floats, arms: Arms, kappas: Floats, line: Floats, q_b: Floats) -> Floats:

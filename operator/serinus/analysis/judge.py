@@ -31,6 +31,8 @@ from serinus.api.canary import CanarySpec
 _ALL = 100
 _BESIDE = 5.0
 """So many remembered requests of stable stand beside one of the candidate's."""
+_TESTS = 2
+"""Raised when the state of the tests gets another shape or meaning: a run under way then begins its tests anew."""
 _RATE_KNOWN_S = 5.0
 """So long the requests are counted before their rate decides the first weight."""
 _LEAST_LENGTH_S = 1.0
@@ -192,10 +194,10 @@ def begun(spec: CanarySpec, edges: tuple[int, ...], before: Counts, now_s: float
 
 
 def fingerprint(spec: CanarySpec) -> str:
-    """Return what tells specs apart that are tested in another way: then the tests begin afresh."""
+    """Return what tells apart what is tested in another way, by spec or by us: then the tests begin afresh."""
     analysis = spec.analysis.model_dump(mode="json", exclude={"metrics", "prometheus", "interval", "min_requests"})
     adaptive = spec.strategy.adaptive.model_dump(mode="json") if spec.strategy.adaptive else None
-    return sha256(json.dumps([analysis, adaptive], sort_keys=True).encode()).hexdigest()[:12]
+    return sha256(json.dumps([_TESTS, analysis, adaptive], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _closed(bench: Bench) -> dict[str, Any]:
@@ -215,7 +217,7 @@ def _history(rows: tuple[Row, ...], before: Counts) -> Arms:
     bad = np.array([[float(_bad(before, row))] for row in rows])
     scale = np.minimum(1.0, MOST_HISTORY / np.maximum(requests, 1))
     nothing = np.zeros_like(bad)
-    return Arms(nothing, nothing, bad * scale, requests * scale)
+    return Arms.of(nothing, nothing, bad * scale, requests * scale)
 
 
 def _advance(bench: Bench, sample: Sample) -> Readout:
@@ -252,7 +254,7 @@ def _beside_memory(arms: Arms, watched: Watched) -> Arms:
     No e-value stands behind that comparison; it is for the moments in which a candidate that has passed takes over.
     """
     requests = np.minimum(_BESIDE * arms.n_c, watched.state.known)
-    return Arms(arms.bad_c, arms.n_c, requests * watched.state.known_bad / watched.state.known, requests)
+    return Arms.of(arms.bad_c, arms.n_c, requests * watched.state.known_bad / watched.state.known, requests)
 
 
 def arms_of(rows: tuple[Row, ...], counted: Evidence) -> Arms:
@@ -261,7 +263,7 @@ def arms_of(rows: tuple[Row, ...], counted: Evidence) -> Arms:
     def column(values: list[int]) -> Floats:
         return np.array([[float(value)] for value in values])
 
-    return Arms(
+    return Arms.of(
         column([_bad(counted.candidate, row) for row in rows]),
         column([_requests(counted.candidate, row) for row in rows]),
         column([_bad(counted.stable, row) for row in rows]),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serinus.analysis.dispersion import SPAN_S, Dispersion, Drift
-from serinus.analysis.engine import Arms, Engine, Readout, State, no_requests
+from serinus.analysis.engine import Arms, Engine, Readout, State
 from serinus.analysis.evalues import Floats
 from serinus.analysis.settings import Row, Settings
 
@@ -75,11 +75,11 @@ class Monitor:
             state=self.engine.start(runs, before),
             dispersion=Dispersion.start(runs),
             drift=Drift.start(rows, runs),
-            stretch=no_requests(rows, runs),
-            block=no_requests(rows, runs),
+            stretch=Arms.none(rows, runs),
+            block=Arms.none(rows, runs),
             halves=np.zeros((4, runs)),
             halves_s=0.0,
-            outage=no_requests(rows, runs),
+            outage=Arms.none(rows, runs),
             open_s=np.zeros(runs),
             unlooked_s=np.zeros(runs),
             first_s=np.full(runs, _NEVER),
@@ -111,18 +111,17 @@ class Monitor:
         watched.halves_s += length_s
         if watched.halves_s >= SPAN_S - _EARLY_S:
             watched.dispersion.add(*watched.halves)
-            stretch = watched.stretch
-            watched.drift.add(stretch.bad_c, stretch.n_c, stretch.bad_b, stretch.n_b)
+            watched.drift.add(watched.stretch.counts)
             watched.halves, watched.halves_s = np.zeros_like(watched.halves), 0.0
-            watched.stretch = no_requests(*watched.stretch.n_c.shape)
+            watched.stretch = Arms.none(*watched.stretch.n_c.shape)
 
     def _look_for_outage(self, watched: Watched, scrape: Scrape, length_s: float) -> None:
         watched.outage = watched.outage + scrape.arms
         watched.unlooked_s = watched.unlooked_s + length_s
         due = self._due(watched.outage, watched.unlooked_s, 0.0)
         if due.any():
-            self.engine.scrape(watched.state, _only(watched.outage, due))
-            watched.outage = _only(watched.outage, ~due)
+            self.engine.scrape(watched.state, watched.outage.only(due))
+            watched.outage = watched.outage.only(~due)
             watched.unlooked_s = np.where(due, 0.0, watched.unlooked_s)
 
     def _fill_block(self, watched: Watched, scrape: Scrape, length_s: float, now_s: float) -> None:
@@ -137,8 +136,8 @@ class Monitor:
         kappas = np.where(failed, failing, slow)
         lengths = np.where(due, watched.open_s, 0.0)
         warm = self.warm(watched, now_s - lengths)
-        self.engine.block(watched.state, _only(watched.block, due), now_s, warm, kappas, lengths)
-        watched.block = _only(watched.block, ~due)
+        self.engine.block(watched.state, watched.block.only(due), now_s, warm, kappas, lengths)
+        watched.block = watched.block.only(~due)
         watched.open_s = np.where(due, 0.0, watched.open_s)
 
     def _due(self, arms: Arms, open_s: Floats, shortest_s: float) -> NDArray[np.bool_]:
@@ -153,7 +152,3 @@ class Monitor:
 def monitor_of(settings: Settings, rows: tuple[Row, ...]) -> Monitor:
     """Return the monitor for these rows, which holds no counts: one serves every Canary that is tested alike."""
     return Monitor(settings, rows)
-
-
-def _only(arms: Arms, which: NDArray[np.bool_]) -> Arms:
-    return Arms(arms.bad_c * which, arms.n_c * which, arms.bad_b * which, arms.n_b * which)

@@ -183,7 +183,7 @@ class Serinus:
         bad, requests = _column(chosen.rows, before.arm(indices))
         scale = np.minimum(1.0, MOST_HISTORY / np.maximum(requests, 1))
         nothing = np.zeros_like(bad)
-        watched = monitor.start(len(indices), Arms(nothing, nothing, bad * scale, requests * scale))
+        watched = monitor.start(len(indices), Arms.of(nothing, nothing, bad * scale, requests * scale))
         if self._learned:
             watched.dispersion = before.dispersion_of(indices)
         return _Group(indices, monitor, watched)
@@ -194,7 +194,7 @@ class Serinus:
         stable = [_column(rows, _part(half, at)) for half in tick.stable]
         bad_b, n_b = stable[0][0] + stable[1][0], stable[0][1] + stable[1][1]
         candidates, stables = (np.full(len(at), pods) for pods in self._pods)
-        return Scrape(Arms(bad_c, n_c, bad_b, n_b), _halves(tick)[:, at], candidates, stables)
+        return Scrape(Arms.of(bad_c, n_c, bad_b, n_b), _halves(tick)[:, at], candidates, stables)
 
 
 class _Before:
