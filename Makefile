@@ -53,11 +53,11 @@ unit: setup ## the unit tests
 
 e2e: setup ## the end-to-end tests, on the local cluster or on KUBECONFIG's
 	@$(SAY) "end-to-end tests"
-	@$(CLUSTER) run -- $(BIN)/pytest tests/e2e -p no:randomly -v
+	@$(CLUSTER) run -- $(BIN)/pytest tests/e2e -p no:randomly -v --durations=40 --durations-min=5
 
 test: lint unit ## lint, unit and e2e; the last only where a cluster can be
 	@$(SAY) "end-to-end tests"
-	@code=0; $(CLUSTER) run -- $(BIN)/pytest tests/e2e -p no:randomly -v || code=$$?; \
+	@code=0; $(CLUSTER) run -- $(BIN)/pytest tests/e2e -p no:randomly -v --durations=40 --durations-min=5 || code=$$?; \
 	case $$code in \
 	    0) $(SAY) "lint, unit tests and end-to-end tests passed" ;; \
 	    3) $(SAY) "lint and unit tests passed; the end-to-end tests did NOT run: this machine can have no cluster" ;; \

@@ -1,8 +1,6 @@
 """What the tests say, in numbers and words, the same for status, `explain` and rollback messages."""
 
-from math import log
-
-import numpy as np
+from math import ceil, isfinite, log, sqrt
 
 from serinus.analysis.engine import Readout
 from serinus.analysis.latency import percentile_ms, slower_than
@@ -32,7 +30,7 @@ def excess(bad: int, requests: int, stable_bad: int, stable_requests: int) -> tu
     difference = bad / requests - stable_bad / stable_requests
     variance = _variance(bad, requests) + _variance(stable_bad, stable_requests)
     known, least = 1 / variance, 1 / _TUNED_FOR**2
-    half = float(np.sqrt((known + least) * np.log((known / least + 1) / _SURE**2)) / known)
+    half = sqrt((known + least) * log((known / least + 1) / _SURE**2)) / known
     return tuple(round(100 * value, 4) for value in (difference, difference - half, difference + half))  # type: ignore[return-value]
 
 
@@ -112,10 +110,10 @@ def _verdict(monitor: Monitor, readout: Readout, family: str, rows: list[int]) -
     """Return the family's verdict, and the row that speaks: for harm the loudest, else the one that is least safe."""
     settings = monitor.settings
     loudest = max(rows, key=lambda row: float(readout.rows[row, 0]))
-    if float(readout.harm[family][0]) >= -np.log(settings.alpha):
+    if float(readout.harm[family][0]) >= -log(settings.alpha):
         return Verdict.HARM, loudest
     weakest = min(rows, key=lambda row: float(readout.safe[row, 0]))
-    if float(readout.safe[weakest, 0]) >= -np.log(settings.beta):
+    if float(readout.safe[weakest, 0]) >= -log(settings.beta):
         return Verdict.SAFE, weakest
     return Verdict.UNDECIDED, weakest
 
@@ -132,9 +130,9 @@ def _numbers(
     rows: list[int],
 ) -> Numbers:
     settings = monitor.settings
-    harm = float(readout.harm[family][0]) / -np.log(settings.alpha)
+    harm = float(readout.harm[family][0]) / -log(settings.alpha)
     weakest = min(rows, key=lambda row: float(readout.safe[row, 0]))
-    safe = float(readout.safe[weakest, 0]) / -np.log(settings.beta)
+    safe = float(readout.safe[weakest, 0]) / -log(settings.beta)
     return Numbers(
         bad,
         requests,
@@ -154,16 +152,16 @@ def needed(monitor: Monitor, watched: Watched, readout: Readout, row: int) -> in
     well; None where that is nothing.
     """
     have = float(readout.safe[row, 0])
-    want = float(-np.log(monitor.settings.beta))
+    want = -log(monitor.settings.beta)
     if have >= want:
         return 0
-    share = float(np.clip(watched.state.known_bad[row, 0] / watched.state.known[row, 0], 1e-5, 0.9))
+    share = min(max(float(watched.state.known_bad[row, 0]) / float(watched.state.known[row, 0]), 1e-5), 0.9)
     tolerances = [each for each in monitor.engine.rows[row].tolerances if each.after_s <= watched.now_s]
     gains = [_gain(share, tolerance) for tolerance in tolerances]
     best = max(gains, default=0.0)
-    if best <= 0 or not np.isfinite(have):
+    if best <= 0 or not isfinite(have):
         return None
-    return int(np.ceil((want - min(have, want)) / best))
+    return ceil((want - min(have, want)) / best)
 
 
 def _gain(share: float, tolerance: Tolerance) -> float:
