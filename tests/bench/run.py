@@ -37,6 +37,7 @@ from driving import (
 from harness import ROOT, App, Cluster, Watch, eventually
 from rich.console import Console
 from rich.table import Table
+from ticks import in_words, tick_ms
 
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec
@@ -48,6 +49,7 @@ SIDECARS, CALLS_PER_S = 10, 40
 DECISIONS = 20
 CANARIES, IDLE_S = 1000, 60
 BAD_RUNS = 5
+ACTIVE = 100
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,16 @@ def _writes(metrics: dict[str, float]) -> float:
 # -- how long things take
 
 
+def one_tick(_: Cluster) -> list[Figure]:
+    """What one look at 100 active Canaries costs."""
+    took_ms = tick_ms(ACTIVE)
+    how = (
+        f"{ACTIVE} Canaries, each with success rate, latency at five edges and a user's counts, which come every tenth "
+        f"second; the judge's time on one core, state read and written, over {len(took_ms)} ticks: {in_words(took_ms)}"
+    )
+    return [at_most("one tick of 100 active Canaries, mean", statistics.fmean(took_ms), "ms", 100, how)]
+
+
 def unit_tests(_: Cluster) -> list[Figure]:
     """How long the unit tests take."""
     began = time.monotonic()
@@ -358,6 +370,7 @@ BENCHES: dict[str, Callable[[Cluster], list[Figure]]] = {
     "restarts": rolling_restarts,
     "crashes": crashes,
     "idle": idle_operator,
+    "tick": one_tick,
     "unit": unit_tests,
 }
 

@@ -374,9 +374,11 @@ def test_nothing_is_met_or_missed_that_was_not_measured() -> None:
     assert {each.met for each in bars([], NAMES)} == {None}
 
 
-@pytest.mark.parametrize(("rolled_back", "met"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("rolled_back", "met"), [(1, True), (2, None), (3, None), (4, False)])
 @pytest.mark.parametrize("rate", [1, 100, 1000])
-def test_false_rollbacks_are_measured_in_the_worst_good_scenario(rate: float, rolled_back: int, met: bool) -> None:
+def test_false_rollbacks_are_measured_in_the_worst_good_scenario(
+    rate: float, rolled_back: int, met: bool | None
+) -> None:
     cells = [
         cell_of("ours", "identical, 0.1 %", rate),
         cell_of("ours", "bursts", rate, rolled_back=rolled_back),
@@ -386,12 +388,16 @@ def test_false_rollbacks_are_measured_in_the_worst_good_scenario(rate: float, ro
     found = bar(cells, f"{rate} request{'' if rate == 1 else 's'} a second: false rollbacks")
     assert found.met is met
     assert "bursts" in found.found
+    assert ("too few to tell" in found.found) is (met is None)
 
 
 @pytest.mark.parametrize(
-    ("rate", "shipped", "met"), [(100, 0, True), (100, 1, False), (1000, 1, False), (1, 5, True), (1, 6, False)]
+    ("rate", "shipped", "met"),
+    [(100, 0, True), (100, 1, False), (1000, 1, False), (1, 5, True), (1, 6, None), (1, 12, False)],
 )
-def test_clear_defects_are_measured_in_the_one_that_slips_through_most(rate: float, shipped: int, met: bool) -> None:
+def test_clear_defects_are_measured_in_the_one_that_slips_through_most(
+    rate: float, shipped: int, met: bool | None
+) -> None:
     cells = [
         cell_of("ours", "outage, 0.1 %", rate),
         cell_of("ours", "+1 point, 1 %", rate, shipped=shipped),

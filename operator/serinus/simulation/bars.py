@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, lgamma, log, log1p, sqrt
 from statistics import fmean
 
 from serinus.simulation.scenarios import HELD_OUT_RATES, Kind
@@ -13,13 +13,15 @@ MISSED_AT_ONE = 0.05
 LESS_HARM = 5.0
 """So many times fewer bad responses than the best peer's."""
 UNDECIDED = 0.05
+_CHANCE = 0.05
+"""How likely chance alone may put any share of a bar beyond its limit before the bar counts as not met."""
 _ERRORS_ALLOWED = 3.0
 """Standard errors that a share found by chance may be above what it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What is asked, what was found, and whether that suffices; ``met`` is None when it was not measured."""
+    """What is asked, what was found, and whether that suffices; ``met`` is None when too little was played to tell."""
 
     asked: str
     found: str
@@ -58,7 +60,7 @@ def _busy(cells: list[Cell], names: Names, rate: float, held_out: bool) -> list[
     at = f"At {rate:g} requests a second: "
     return [
         _false_rollbacks(ours, at, held_out),
-        _worst(ours, Kind.CLEAR, lambda cell: cell.promoted, 0.0, f"{at}clear defects promoted 0 %", held_out),
+        _worst(ours, Kind.CLEAR, lambda cell: cell.shipped, 0.0, f"{at}clear defects promoted 0 %", held_out),
         _harm(cells, names, at, held_out),
         _time(ours, 10, f"{at}good releases shipped in ≤ 10 min (median)", held_out),
         _time(
@@ -90,27 +92,45 @@ def _quiet(cells: list[Cell], names: Names, rate: float) -> list[Bar]:
     asked = f"{at}each clear defect promoted ≤ 5 %"
     return [
         _false_rollbacks(ours, at, held_out=False),
-        _worst(ours, Kind.CLEAR, lambda cell: cell.promoted, MISSED_AT_ONE, asked, held_out=False),
+        _worst(ours, Kind.CLEAR, lambda cell: cell.shipped, MISSED_AT_ONE, asked, held_out=False),
     ]
 
 
 def _false_rollbacks(ours: list[Cell], at: str, held_out: bool) -> Bar:
     asked = f"{at}false rollbacks ≤ 1 % in every good scenario"
-    return _worst(ours, Kind.GOOD, lambda cell: cell.false_rollback, FALSE_ROLLBACK, asked, held_out)
+    return _worst(ours, Kind.GOOD, lambda cell: cell.rolled_back, FALSE_ROLLBACK, asked, held_out)
 
 
 def _worst(
-    cells: list[Cell], kind: Kind, share: Callable[[Cell], float], limit: float, asked: str, held_out: bool
+    cells: list[Cell], kind: Kind, number: Callable[[Cell], int], limit: float, asked: str, held_out: bool
 ) -> Bar:
+    """Return whether no share is beyond the limit; one that chance may have put there leaves the bar open."""
     of_kind = [cell for cell in cells if cell.kind is kind]
     if not of_kind:
         return Bar(asked, "not measured", None, held_out)
+
+    def share(cell: Cell) -> float:
+        return number(cell) / cell.runs
+
     beyond = sorted((cell for cell in of_kind if share(cell) > limit), key=share, reverse=True)
     worst = max(of_kind, key=share)
     words = f"at most {_percent(share(worst))}" + (f" (“{worst.scenario}”)" if share(worst) else "")
     if beyond:
         words = ", ".join(f"{_percent(share(cell))} in “{cell.scenario}”" for cell in beyond)
-    return Bar(asked, f"{words}; {len(of_kind)} scenarios of {worst.runs} runs", not beyond, held_out)
+    words += f"; {len(of_kind)} scenarios of {worst.runs} runs"
+    sure = _CHANCE / len(of_kind)
+    if any(_at_least(number(cell), cell.runs, limit) < sure for cell in beyond):
+        return Bar(asked, words, False, held_out)
+    return Bar(asked, words + (", too few to tell" if beyond else ""), None if beyond else True, held_out)
+
+
+def _at_least(number: int, runs: int, share: float) -> float:
+    """Return the chance of so many or more among so many runs, each with this chance: a binomial tail."""
+    if share <= 0:
+        return float(number <= 0)
+    ways = (lgamma(runs + 1) - lgamma(k + 1) - lgamma(runs - k + 1) for k in range(number))
+    fewer = sum(exp(way + k * log(share) + (runs - k) * log1p(-share)) for k, way in enumerate(ways))
+    return max(0.0, 1 - fewer)
 
 
 def _harm(cells: list[Cell], names: Names, at: str, held_out: bool) -> Bar:

@@ -82,7 +82,7 @@ def _section(title: str, rows: list[list[str]]) -> list[str]:
 
 
 def _bars(found: Iterable[Bar]) -> list[list[str]]:
-    words = {True: "met", False: "**not met**", None: _NOTHING}
+    words = {True: "met", False: "**not met**", None: "open"}
     return [["bar", "found", ""], *([bar.asked, bar.found, words[bar.met]] for bar in found)]
 
 
