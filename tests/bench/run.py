@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
@@ -129,8 +130,15 @@ def _lags_ms(watch: Watch, phase: str, callers: list[App], marks: list[str], ver
     """Return, for each caller, the time from the last order of a weight to the first answer of a version since."""
     ordered = [s["run"] for s in watch.seen if s.get("phase") == phase and s["run"].get("stage") == "Shift"]
     decided_at = datetime.fromisoformat(ordered[-1]["stageSince"]).timestamp()
-    firsts = [caller.report(mark)["versions"][version]["first_at"] for caller, mark in zip(callers, marks, strict=True)]
-    return [1000 * (first - decided_at) for first in firsts]
+    return [
+        1000 * (_first_answer(caller, mark, version)["first_at"] - decided_at)
+        for caller, mark in zip(callers, marks, strict=True)
+    ]
+
+
+def _first_answer(caller: App, mark: str, version: str) -> dict[str, Any]:
+    """Wait until a caller has had an answer of a version since a mark; return what it reports of the version."""
+    return eventually(lambda: caller.report(mark)["versions"].get(version), f"an answer of {version}", 10)
 
 
 # -- bad releases, and good ones
