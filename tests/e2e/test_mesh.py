@@ -20,6 +20,8 @@ from driving import (
 )
 from harness import App, Cluster, Object, eventually
 
+pytestmark = pytest.mark.alone
+
 BY_HAND = {"minRequests": 1_000_000}
 """So much evidence is never there: steps end by command only."""
 

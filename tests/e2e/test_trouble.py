@@ -25,6 +25,8 @@ from harness import BIN, ROOT, SYSTEM, App, Cluster, Object, eventually
 
 from serinus.kube import kinds
 
+pytestmark = pytest.mark.alone
+
 BY_HAND = {"minRequests": 1_000_000}
 """So much evidence is never there: steps end by command only."""
 
