@@ -22,8 +22,8 @@ import kopf
 import structlog
 
 from serinus import __version__, handlers
-from serinus.api.canary import CanaryStatus
 from serinus.api.names import GROUP, LABEL_ROLE, SYSTEM_NAMESPACE
+from serinus.api.release import CanaryStatus
 from serinus.controller import logs, serve
 from serinus.controller.controller import Controller
 from serinus.controller.evidences import Collector

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from harness import SHOP, SYSTEM, App, Cluster, Object, Watch, eventually
 
-from serinus.api.canary import Phase
 from serinus.api.commands import Command, Verb
+from serinus.api.release import Phase
 from serinus.kube import kinds
 from serinus.kube.errors import KubeError
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from serinus.api import check_canary, check_policy, parse_live, problems
-from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, RunStatus
+from serinus.api.canary import CanarySpec
 from serinus.api.names import API_VERSION
+from serinus.api.release import CanaryStatus, MetricStatus, Phase, RunStatus
 from serinus.api.status import Condition
 from serinus.api.trafficpolicy import TrafficPolicySpec
 

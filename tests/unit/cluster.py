@@ -15,8 +15,9 @@ from typing import Any
 
 from serinus.analysis.model import Counts, Evidence
 from serinus.api import parse_live
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase
+from serinus.api.canary import CanarySpec
 from serinus.api.names import ANNOTATION_COMMAND_PREFIX, LABEL_HASH, LABEL_TRACK
+from serinus.api.release import CanaryStatus, Phase
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.decide import decide

@@ -10,7 +10,8 @@ import numpy as np
 from serinus.analysis import analyse, runlog
 from serinus.analysis.model import Counts, Evidence, Judgement, Outcome, Reading, Sample
 from serinus.api import parse_live
-from serinus.api.canary import CanarySpec, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import RunStatus
 from serinus.delivery import evidence, recording, running
 from serinus.delivery.model import Meta, Totals
 from serinus.kube.errors import Conflict, KubeError, NotFound

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from serinus.api.canary import Phase
+from serinus.api.release import Phase
 from serinus.api.status import Reason
 from serinus.delivery.model import Snapshot
 

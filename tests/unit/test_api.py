@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from serinus.api import check_canary, check_policy, hint_policy, parse_live, problems
-from serinus.api.canary import CanarySpec, CanaryStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus
 from serinus.api.trafficpolicy import TrafficPolicySpec
 
 TARGET = {"name": "shop"}

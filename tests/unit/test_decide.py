@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from serinus.analysis.model import Outcome, Reading
-from serinus.api.canary import Promoted
+from serinus.api.release import Promoted
 from serinus.api.status import Reason
 from serinus.delivery import evidence, plan
 from serinus.delivery.model import Service

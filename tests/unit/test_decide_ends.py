@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serinus.api.canary import Promoted
+from serinus.api.release import Promoted
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.finishing import LAGGARDS_S

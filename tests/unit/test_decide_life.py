@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from serinus.api.canary import Phase
+from serinus.api.release import Phase
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.deletion import UNDO_S

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from serinus.api.canary import HandledCommand, Phase
+from serinus.api.release import HandledCommand, Phase
 from serinus.delivery import plan
 from serinus.delivery.model import Snapshot
 

@@ -16,7 +16,7 @@ from serinus.analysis.advice import advise
 from serinus.analysis.holding import holds
 from serinus.analysis.model import Finding, Numbers, Verdict
 from serinus.analysis.words import lasting
-from serinus.api.canary import CanaryStatus, Phase, RunStatus
+from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.cli import explaining, session, view
 from serinus.cli.app import app
 from serinus.cli.session import Exit, Place

@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from serinus.api.canary import Phase, Promoted
 from serinus.api.names import LABEL_HASH, LABEL_OWNER, LABEL_TRACK, READINESS_GATE
+from serinus.api.release import Phase, Promoted
 from serinus.delivery import plan
 from serinus.delivery.decide import decide
 from serinus.delivery.model import Service, Snapshot

@@ -12,7 +12,8 @@ from serinus.analysis.checks import check_queries
 from serinus.analysis.model import Outcome, Reading
 from serinus.analysis.questions import questions
 from serinus.api import check_canary, parse_live, problems
-from serinus.api.canary import CanarySpec, UserMetric
+from serinus.api.analysis import UserMetric
+from serinus.api.canary import CanarySpec
 from serinus.controller.evidences import Collector
 from serinus.delivery.model import Snapshot
 

@@ -10,8 +10,8 @@ import structlog
 
 from serinus.analysis import runlog
 from serinus.analysis.replay import replay
-from serinus.api.canary import CanaryStatus, Phase, RunStatus
 from serinus.api.names import LABEL_RUN
+from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.cli import records
 from serinus.controller.records import RETRY_S, RUNS, Records
 from serinus.delivery import recording

@@ -12,9 +12,10 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase
+from serinus.api.canary import CanarySpec
 from serinus.api.commands import VERBS
 from serinus.api.names import ANNOTATION_COMMAND_PREFIX
+from serinus.api.release import CanaryStatus, Phase
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.finishing import LAGGARDS_S

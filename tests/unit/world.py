@@ -10,9 +10,10 @@ from typing import Any
 
 from serinus.analysis.model import Counts, Evidence
 from serinus.api import parse_live
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.canary import CanarySpec
 from serinus.api.commands import Command
 from serinus.api.names import LABEL_HASH
+from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.decide import decide

@@ -27,7 +27,7 @@ from serinus.analysis.monitor import Scrape, Watched, monitor_of
 from serinus.analysis.questions import Gap, gap, questions, value_of
 from serinus.analysis.settings import Margin, Row, Settings, Tolerance
 from serinus.analysis.words import TIMES, percent
-from serinus.api.canary import CountQueries, Line, UserMetric
+from serinus.api.analysis import CountQueries, Line, UserMetric
 
 PROMISE = Margin(1.2, 0.001)
 TOLERANCE = Tolerance(0.0, 1.5, 0.01)

@@ -7,7 +7,7 @@ from typing import Any
 from serinus.analysis.model import Finding, Outcome, Reading, Verdict
 from serinus.analysis.questions import unanswered
 from serinus.analysis.words import count, plain
-from serinus.api.canary import Analysis, UserMetric
+from serinus.api.analysis import Analysis, UserMetric
 
 _KEY = "queries"
 

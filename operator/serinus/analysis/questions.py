@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from serinus.analysis.model import Outcome, Reading
-from serinus.api.canary import UserMetric
+from serinus.api.analysis import UserMetric
 
 _ADVICE = {
     Outcome.EMPTY: "the query gave nothing; check its labels and that the metric exists",

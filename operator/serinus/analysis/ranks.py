@@ -30,7 +30,7 @@ from serinus.analysis.model import Finding, Reading, Verdict
 from serinus.analysis.questions import Gap, gap, questions, value_of
 from serinus.analysis.settings import Settings
 from serinus.analysis.words import count, plain
-from serinus.api.canary import GaugeQuery, UserMetric
+from serinus.api.analysis import GaugeQuery, UserMetric
 
 EVERY_S = 30.0
 """Least time between two comparisons."""

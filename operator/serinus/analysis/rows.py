@@ -7,9 +7,10 @@ from typing import Any
 from serinus.analysis.latency import edge_at_least, percentile_ms, slower_than
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts
 from serinus.analysis.settings import PROFILES, Margin, Profile, Row, Settings, Tolerance
+from serinus.api.analysis import Analysis, Latency, Line, SuccessRate
+from serinus.api.analysis import Tolerance as ToleranceSpec
 from serinus.api.base import seconds
-from serinus.api.canary import Analysis, CanarySpec, Latency, Line, SuccessRate
-from serinus.api.canary import Tolerance as ToleranceSpec
+from serinus.api.canary import CanarySpec
 
 ERRORS = "success-rate"
 LATENCY = "latency"

@@ -13,7 +13,8 @@ from serinus.analysis.model import Finding, Reading
 from serinus.analysis.ranks import RankTest
 from serinus.analysis.rows import settings_of
 from serinus.analysis.settings import Settings
-from serinus.api.canary import CanarySpec, UserMetric
+from serinus.api.analysis import UserMetric
+from serinus.api.canary import CanarySpec
 
 
 class UserTests:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from serinus.api.canary import CanarySpec, CanaryStatus
+from serinus.api.canary import CanarySpec
 from serinus.api.names import GROUP, VERSION
+from serinus.api.release import CanaryStatus
 from serinus.api.rules import MAX_NAME_LENGTH, NAME_MESSAGE
 from serinus.api.schema import Schema, structural
 from serinus.api.trafficpolicy import TrafficPolicySpec, TrafficPolicyStatus

@@ -12,18 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from serinus.api.analysis import Analysis, CountQueries, Latency, SuccessRate, UserMetric
 from serinus.api.base import seconds
-from serinus.api.canary import (
-    Analysis,
-    CanarySpec,
-    CountQueries,
-    Latency,
-    Step,
-    Strategy,
-    SuccessRate,
-    TargetRef,
-    UserMetric,
-)
+from serinus.api.canary import CanarySpec, Step, Strategy, TargetRef
 from serinus.api.trafficpolicy import HeaderMatch, PathMatch, Route, TrafficPolicySpec
 
 

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from serinus.analysis.model import Finding, Numbers, Verdict
 from serinus.analysis.words import count, lasting, milliseconds, percent, plain
-from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, MetricStatus, Phase, RunStatus
 from serinus.cli.session import Object
 from serinus.delivery import evidence, plan
 from serinus.delivery.model import since

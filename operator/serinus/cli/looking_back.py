@@ -27,7 +27,8 @@ def explain(
 
     async def show(place: Place) -> int:
         from serinus.api import parse_live
-        from serinus.api.canary import CanarySpec, CanaryStatus
+        from serinus.api.canary import CanarySpec
+        from serinus.api.release import CanaryStatus
         from serinus.cli import explaining, session, view
         from serinus.cli.watching import wall_clock
 

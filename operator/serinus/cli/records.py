@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from serinus.analysis import runlog
 from serinus.api import parse_live
-from serinus.api.canary import CanaryStatus, RunStatus
 from serinus.api.names import LABEL_OWNER, LABEL_RECORD, LABEL_RUN
+from serinus.api.release import CanaryStatus, RunStatus
 from serinus.cli.session import Exit, Object, Stop
 from serinus.delivery import plan, recording
 from serinus.delivery.model import Meta

@@ -8,7 +8,7 @@ from rich.text import Text
 from serinus import __version__
 from serinus.analysis.words import count, lasting
 from serinus.api import parse_live
-from serinus.api.canary import MetricStatus
+from serinus.api.release import MetricStatus
 from serinus.cli import explaining, view
 from serinus.cli.session import Object
 

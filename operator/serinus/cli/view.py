@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from serinus.analysis.words import milliseconds, percent, plain
 from serinus.api import parse_live
-from serinus.api.canary import MetricStatus
+from serinus.api.release import MetricStatus
 from serinus.cli import explaining
 from serinus.cli.session import Object
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from serinus.api.canary import CanaryStatus, Phase
 from serinus.api.names import LABEL_CANARY, LABEL_HASH
+from serinus.api.release import CanaryStatus, Phase
 from serinus.controller.feed import Feed
 from serinus.controller.gather import read_meta, read_replicaset, read_spec, read_status
 from serinus.controller.pods import entry

@@ -7,7 +7,7 @@ from serinus.analysis.model import Reading
 from serinus.analysis.promql import render_query
 from serinus.analysis.questions import questions
 from serinus.api.base import seconds
-from serinus.api.canary import Phase
+from serinus.api.release import Phase
 from serinus.controller.feed import Feed, protocol_of
 from serinus.delivery import plan
 from serinus.delivery.model import Snapshot, Totals

@@ -6,8 +6,9 @@ from typing import Any
 
 from serinus.analysis.checks import check_queries
 from serinus.api import check_canary, parse_live
-from serinus.api.canary import CanarySpec, CanaryStatus
+from serinus.api.canary import CanarySpec
 from serinus.api.names import ANNOTATION_BREAK_GLASS, LABEL_CANARY, LABEL_HASH, LABEL_OWNER
+from serinus.api.release import CanaryStatus
 from serinus.controller.feed import Feed, unusable
 from serinus.controller.pods import PodEntry
 from serinus.delivery.model import Autoscaler, Meta, ReplicaSet, Service, Snapshot, Target

@@ -12,8 +12,8 @@ from typing import Protocol
 import structlog
 
 from serinus.analysis.model import Reading
-from serinus.api.canary import CanaryStatus
 from serinus.api.names import FINALIZER
+from serinus.api.release import CanaryStatus
 from serinus.controller.apply import Applier
 from serinus.controller.feed import Feed
 from serinus.controller.gather import Gathered, Gatherer

@@ -9,7 +9,8 @@ from datetime import datetime
 
 from serinus.analysis.model import Verdict
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Condition, Reason
 from serinus.delivery import deletion, finishing, moves, plan, requests, running
 from serinus.delivery.model import Decision, Event, Snapshot, Target, since, stamp

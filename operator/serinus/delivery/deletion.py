@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from serinus.api.canary import Phase
+from serinus.api.release import Phase
 from serinus.api.status import Reason
 from serinus.delivery import finishing, moves, plan
 from serinus.delivery.model import Event, Snapshot, since

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from serinus.analysis.model import Verdict
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import moves, plan, running
 from serinus.delivery.model import Event, ReplicaSet, Snapshot, Target, since, stamp

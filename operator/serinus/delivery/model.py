@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serinus.analysis.model import Counts, Evidence, Reading
-from serinus.api.canary import CanarySpec, CanaryStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus
 from serinus.api.status import Reason
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.model import Event, Snapshot, stamp

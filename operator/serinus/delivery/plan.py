@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from serinus.analysis.rows import settings_of
 from serinus.analysis.settings import PROFILES
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec, CanaryStatus, Phase, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.api.status import Reason
 
 # Stages. Within a phase they follow one another in this order; each waits for what the one before has ordered.

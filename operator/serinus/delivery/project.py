@@ -7,7 +7,6 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serinus.api.canary import Phase, RunStatus
 from serinus.api.commands import commands
 from serinus.api.names import (
     ANNOTATION_COMMAND_PREFIX,
@@ -15,6 +14,7 @@ from serinus.api.names import (
     LABEL_HASH,
     LABEL_OWNER,
 )
+from serinus.api.release import Phase, RunStatus
 from serinus.delivery import plan, recording
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
 from serinus.delivery.revision import adopted_template, twin_name, twin_template

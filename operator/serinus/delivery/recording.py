@@ -10,8 +10,8 @@ from typing import Any
 
 from serinus import __version__
 from serinus.analysis import runlog
-from serinus.api.canary import CanaryStatus, RunStatus
 from serinus.api.names import LABEL_OWNER, LABEL_RECORD, LABEL_RUN
+from serinus.api.release import CanaryStatus, RunStatus
 from serinus.delivery import evidence, plan
 from serinus.delivery.model import Meta
 

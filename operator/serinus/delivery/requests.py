@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from serinus.api.canary import CanarySpec, CanaryStatus, HandledCommand, Phase
+from serinus.api.canary import CanarySpec
 from serinus.api.commands import VERBS, Command, commands
+from serinus.api.release import CanaryStatus, HandledCommand, Phase
 from serinus.api.status import Reason
 from serinus.delivery import moves, plan
 from serinus.delivery.model import Event, Snapshot, stamp

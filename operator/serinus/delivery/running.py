@@ -6,7 +6,8 @@ from datetime import datetime
 from serinus.analysis import analyse
 from serinus.analysis.model import Evidence, Finding, Judgement, Sample, Verdict
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, RunStatus
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, MetricStatus, Phase, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import evidence, moves, plan
 from serinus.delivery.model import Event, Snapshot, since, stamp

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from serinus.api.canary import Analysis, CanarySpec, TargetRef
+from serinus.api.analysis import Analysis
+from serinus.api.canary import CanarySpec, TargetRef
 from serinus.simulation.bars import Bar, Names, bars
 from serinus.simulation.contest import play
 from serinus.simulation.ours import Serinus

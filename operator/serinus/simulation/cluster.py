@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from serinus.api.canary import CanarySpec, CanaryStatus
+from serinus.api.canary import CanarySpec
 from serinus.api.names import LABEL_HASH
+from serinus.api.release import CanaryStatus
 from serinus.delivery.finishing import REVISION_NUMBER
 from serinus.delivery.model import Mesh, Meta, Pod, ReplicaSet, Service, Snapshot, Target, Totals
 from serinus.delivery.project import Desired, Route

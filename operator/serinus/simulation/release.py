@@ -13,7 +13,8 @@ from math import inf
 import numpy as np
 
 from serinus.analysis.model import Counts, Evidence
-from serinus.api.canary import CanarySpec, CanaryStatus, MetricStatus, Phase, Promoted
+from serinus.api.canary import CanarySpec
+from serinus.api.release import CanaryStatus, MetricStatus, Phase, Promoted
 from serinus.api.status import Reason
 from serinus.delivery.decide import decide
 from serinus.delivery.model import Decision, Totals, stamp
