@@ -25,8 +25,6 @@ from harness import BIN, ROOT, SYSTEM, App, Cluster, Object, eventually
 
 from serinus.kube import kinds
 
-pytestmark = pytest.mark.alone
-
 BY_HAND = {"minRequests": 1_000_000}
 """So much evidence is never there: steps end by command only."""
 
@@ -99,6 +97,7 @@ TOOLS: tuple[Tool, ...] = (
 )
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(3)
 def test_a_change_is_held_without_us_whatever_the_tool_and_native_waiting_ends_with_its_promotion(
     app: App, cluster: Cluster
@@ -366,6 +365,7 @@ OTHER_VERSION = (
 )
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(18)
 def test_an_operator_of_another_version_starts_no_run_and_changes_no_object_of_fifty_idle_canaries(
     fleet: Fleet, cluster: Cluster
@@ -388,6 +388,7 @@ def _logged(cluster: Cluster, word: str) -> bool:
     return word in cluster.kubectl("logs", operator_pod(cluster), "-n", SYSTEM)
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(58)
 def test_the_other_49_canaries_do_not_notice_one_that_is_broken(fleet: Fleet, cluster: Cluster) -> None:
     broken, shipped, before = fleet.names[0], fleet.names[1], fleet.rest()
@@ -420,6 +421,7 @@ def _errors(cluster: Cluster) -> str:
 # -- the operator itself
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(60)
 def test_the_operator_needs_no_more_than_the_rights_and_the_file_system_that_deploy_gives_it(
     app: App, cluster: Cluster
@@ -490,6 +492,7 @@ while :; do python -c "$CRASHING" & wait $!; done
 """
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(53)
 def test_a_release_ends_the_same_when_the_operator_is_killed_after_every_single_write(
     app: App, cluster: Cluster
