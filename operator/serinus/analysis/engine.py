@@ -32,7 +32,7 @@ _OUTAGES = np.array([0.6, 0.95])
 """The candidate's share of failed requests in the alternatives that bet on an outage."""
 _OUTAGE_STAKE = 0.2
 _SUSTAINED = 10.0
-_HARD = 6.0
+_HARD = 2.0
 """A block with so much more evidence for harm than is let in may be one of a hiccup: taken back when it is over."""
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
