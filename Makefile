@@ -53,7 +53,7 @@ lint: setup ## style, types and layers
 
 unit: setup ## the unit tests
 	@$(SAY) "unit tests"
-	@$(BIN)/pytest tests/unit -q
+	@$(BIN)/pytest tests/unit -q -n 2
 
 e2e: setup ## the end-to-end tests, on the local cluster or on KUBECONFIG's
 	@$(SAY) "end-to-end tests"
