@@ -157,7 +157,7 @@ def test_every_odd_answer_to_a_users_query_has_a_name_and_is_no_verdict(app: App
     app.wait_weight(50)
     eventually(lambda: {name: metric(app, name).get("outcome") for name in wanted} == wanted, str(wanted), 60)
     assert app.phase() in ("Analysing", "Waiting")
-    assert app.condition("Ready")["reason"] == "MetricsUnavailable"
+    eventually(lambda: app.condition("Ready")["reason"] == "MetricsUnavailable", "it says why it waits", 20)
     assert {metric(app, name)["verdict"] for name in wanted if name != "fine"} == {"Undecided"}
 
 
