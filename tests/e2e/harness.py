@@ -198,11 +198,12 @@ class App:
                 "metadata": {"name": self.namespace, "labels": {"serinus.dev/inject": "enabled"}},
             }
         )
+        rolled_out = ["rollout", "status", "deployment", "-n", self.namespace, "--timeout=120s"]
         self.cluster.apply(self.deployment("v1", replicas=replicas, **env), self.service())
-        if caller:
+        self.cluster.kubectl(*rolled_out, timeout_s=130)
+        if caller:  # only now: what failed before there were pods would be remembered as stable's own failures
             self.cluster.apply(self.caller(rate))
-        self.cluster.kubectl("rollout", "status", "deployment", "-n", self.namespace, "--timeout=120s", timeout_s=130)
-        if caller:
+            self.cluster.kubectl(*rolled_out, timeout_s=130)
             eventually(lambda: self.report()["total"] > 10, "the caller gets answers", 60)
 
     def deployment(self, version: str, *, replicas: int = 2, name: str = "web", **env: str) -> Object:
