@@ -103,3 +103,23 @@ def test_a_look_between_two_scrapes_takes_nothing_in_and_the_next_scrape_is_take
     direct = ending((2.0, one, 0.0), (4.0, two, 0.0))
     assert ending((2.0, one, 0.0), (3.5, one, 1.5), (4.25, two, 0.25)) == direct
     assert direct["watched"]["now_s"] == 4.0
+
+
+STEPS = {"targetRef": {"name": "web"}, "strategy": {"steps": [{"weight": 30}]}}
+OF_FAILURES = {"warmUp": "0s", "successRate": {"maxDrop": 1}, "latency": {"compare": False}}
+
+
+@pytest.mark.parametrize("history", [Counts(400, 200), Counts(5_000, 800), Counts(50_000, 8_000)], ids=str)
+@pytest.mark.parametrize(("bad", "verdict"), [(0.0, Verdict.SAFE), (0.05, Verdict.HARM)])
+def test_an_incident_of_the_stable_version_before_the_run_keeps_nothing_back_for_long(history, bad, verdict):
+    spec, rng = parse_live(CanarySpec, STEPS | {"analysis": OF_FAILURES}), np.random.default_rng(1)
+    total, state, found = Evidence(), {}, Verdict.UNDECIDED
+    for look in range(1, 36):
+        failed = int(rng.binomial(60, bad))
+        total = Evidence(total.candidate + Counts(60, failed), total.stable + Counts(140, 0))
+        at = {"at_weight_s": 2.0 * look, "now_s": 2.0 * look + 6}
+        judgement = judge(spec, Sample(total, total, before=history, weight_pct=30, **at), state)
+        state, found = judgement.state, judgement.verdict
+        if found is not Verdict.UNDECIDED:
+            break
+    assert found is verdict

@@ -36,6 +36,9 @@ _HARD = 2.0
 """A block with so much more evidence for harm than is let in may be one of a hiccup: taken back when it is over."""
 _SHARE_PRIOR = (0.5, 500.0)
 """Bad requests and requests of stable that are assumed before any was seen."""
+_SURPRISE, _FORGETS = 8.0, 0.5
+"""So much evidence in one block against the share that is remembered of stable, in nats, halves the memory: an incident
+that is over, or has begun, must not blunt the alternatives for half an hour."""
 _LEAST, _MOST = 1e-5, 0.98
 
 
@@ -220,7 +223,7 @@ class Engine:
             arms.n_b[first] > 0, arms.bad_b[first] / np.maximum(arms.n_b[first], 1), q_b[first]
         )
         state.seen += np.stack([arms.bad_c[first], arms.n_c[first], expected, arms.n_c[first] + arms.n_b[first]])
-        fade = np.exp(-lengths_s / self.settings.memory_s)
+        fade = np.exp(-lengths_s / self.settings.memory_s) * np.where(_surprises(arms, q_b), _FORGETS, 1.0)
         state.known_bad = state.known_bad * fade + arms.bad_b
         state.known = state.known * fade + arms.n_b
 
@@ -310,6 +313,14 @@ class Engine:
             in_force = np.where((self._after_s <= now_s)[:, None], _log_mean(state.safe, 1), -np.inf)
             safe[self._tolerated] = np.maximum.reduceat(in_force, self._first_tolerance)
         return safe
+
+
+def _surprises(arms: Arms, q_b: Floats) -> NDArray[np.bool_]:
+    """Return where stable's share in a block is none that is remembered: Poisson's deviance from it is too great."""
+    expected = arms.n_b * q_b
+    ratio = np.maximum(arms.bad_b, _LEAST) / np.maximum(expected, _LEAST)
+    deviance = arms.bad_b * np.log(ratio) - arms.bad_b + expected
+    return np.asarray(deviance > _SURPRISE)
 
 
 def _flat(part: Floats, runs: int) -> Floats:
