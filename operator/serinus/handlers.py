@@ -74,6 +74,13 @@ async def pod(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  
     controller.saw_pod(dict(body), deleted=type == "DELETED")
 
 
+@kopf.on.event("", "v1", "namespaces", registry=registry)
+async def namespace(body: kopf.Body, type: str | None, memo: Any, **_: Any) -> None:  # noqa: A002
+    """A namespace appeared, changed or went."""
+    controller: Controller = memo.controller
+    controller.saw_namespace(dict(body), deleted=type == "DELETED")
+
+
 @kopf.on.login(registry=registry)
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """Log in as the pod's service account, else by the kubeconfig."""

@@ -24,9 +24,11 @@ import structlog
 from serinus import __version__, handlers
 from serinus.api.names import GROUP, LABEL_ROLE, SYSTEM_NAMESPACE
 from serinus.api.release import CanaryStatus
+from serinus.api.status import Reason
 from serinus.controller import logs, serve
 from serinus.controller.controller import Controller
 from serinus.controller.evidences import Collector
+from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.metrics import Metrics
 from serinus.controller.policies import Policies
@@ -162,8 +164,10 @@ class Operator:
         pushed = self._metrics.ads_pushes_total.inc
         ads = AdsServer(on_loop(self._loop, authenticator.__call__), bundle.serving, changed, on_sent=pushed)
         feed = Feed(ads, render_service)
-        policies = Policies(self._kube, feed)
-        controller = Controller(self._kube, feed, self._queue, policies, ads.drop)
+        faults = Faults(ads, feed)
+        self._metrics.faults_active.set_function(lambda: faults.active)
+        policies = Policies(self._kube, feed, faults, self._post_policy)
+        controller = Controller(self._kube, feed, self._queue, policies, faults, ads.drop)
         reader = EvidenceReader()
         answers = MetricReader()
         controller.reconciler = Reconciler(
@@ -292,6 +296,10 @@ class Operator:
         about = {**canary, "apiVersion": kinds.CANARY.api_version, "kind": kinds.CANARY.name}
         for event in decision.events:
             self._events.post(about, event.reason.value, event.message, kind="Warning" if event.warning else "Normal")
+
+    def _post_policy(self, policy: Object, reason: Reason, message: str, warning: bool) -> None:
+        about = {**policy, "apiVersion": kinds.TRAFFIC_POLICY.api_version, "kind": kinds.TRAFFIC_POLICY.name}
+        self._events.post(about, reason.value, message, kind="Warning" if warning else "Normal")
 
     def _seen(self, controller: Controller, namespace: str, name: str, status: CanaryStatus | None) -> None:
         controller.remember(namespace, name, status)

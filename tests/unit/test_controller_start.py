@@ -5,6 +5,7 @@ from typing import Any
 from serinus.api.names import LABEL_HASH
 from serinus.controller.apply import Applier
 from serinus.controller.controller import Controller
+from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.policies import Policies
 from serinus.controller.workqueue import WorkQueue
@@ -62,11 +63,21 @@ def run(phase: str, stage: str, weight: int) -> dict[str, Any]:
     return {"phase": phase, "stable": stable, "run": {**under_way, "stage": stage, "stageSince": at, "replicas": 1}}
 
 
+class Keeper:
+    def set_gates(self, gates: object, valid_s: float) -> None:
+        pass
+
+    def injecting(self, gate: str) -> int:
+        return 0
+
+
 def controller(kube: Kube) -> tuple[Controller, Feed, list[str]]:
     feed = Feed(Sidecars(), render_service)
     dropped: list[str] = []
     queue = WorkQueue(clock=lambda: 0.0)
-    return Controller(kube, feed, queue, Policies(kube, feed), dropped.append), feed, dropped  # type: ignore[arg-type]
+    faults = Faults(Keeper(), feed)
+    policies = Policies(kube, feed, faults)  # type: ignore[arg-type]
+    return Controller(kube, feed, queue, policies, faults, dropped.append), feed, dropped  # type: ignore[arg-type]
 
 
 async def test_a_policy_that_is_refused_and_a_status_that_cannot_be_read_stop_nobody() -> None:

@@ -124,7 +124,7 @@ def test_kubectl_get_shows_how_a_release_stands() -> None:
     columns = {resource.kind: [column["name"].upper() for column in resource.columns] for resource in RESOURCES}
     assert columns == {
         "Canary": ["TARGET", "READY", "PHASE", "WEIGHT", "STEP", "MESSAGE", "REASON", "AGE"],
-        "TrafficPolicy": ["SERVICE", "READY", "PROXIES", "ACKNOWLEDGED", "AGE"],
+        "TrafficPolicy": ["SERVICE", "READY", "PROXIES", "ACKNOWLEDGED", "FAULT", "AGE"],
     }
 
 

@@ -12,9 +12,10 @@ import pytest
 from serinus.analysis.model import LATENCY_EDGES_MS
 from serinus.api.trafficpolicy import TrafficPolicySpec
 from serinus.mesh import ca, schema
-from serinus.mesh.bootstrap import MARKS, PROMETHEUS_PAGE, STATS, BootstrapSettings, TcpProbe, bootstrap
+from serinus.mesh.bootstrap import PROMETHEUS_PAGE, STATS, BootstrapSettings, TcpProbe, bootstrap
 from serinus.mesh.model import Endpoint, PortState, Protocol, ServiceState
 from serinus.mesh.render import render_service
+from serinus.mesh.sidecar import MARKS
 from serinus.mesh.templating import render
 
 POLICY = TrafficPolicySpec.model_validate(

@@ -66,8 +66,8 @@ RESOURCES = (
         "TrafficPolicy",
         "trafficpolicies",
         "tp",
-        "A TrafficPolicy says how the sidecars of all callers treat requests to one Service: time-outs, retries, and"
-        " routes for requests that are treated apart.",
+        "A TrafficPolicy says how the sidecars of all callers treat requests to one Service: time-outs, retries,"
+        " routes for requests that are treated apart, and faults on purpose.",
         TrafficPolicySpec,
         TrafficPolicyStatus,
         (
@@ -75,6 +75,7 @@ RESOURCES = (
             _READY,
             _column("Proxies", ".status.proxies", "integer"),
             _column("Acknowledged", ".status.acknowledged", "integer"),
+            _column("Fault", ".status.fault.state"),
             _AGE,
         ),
     ),

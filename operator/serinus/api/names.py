@@ -35,6 +35,13 @@ ANNOTATION_FROZEN = f"{GROUP}/frozen"
 ANNOTATION_REVISION = f"{GROUP}/revision"
 """On a ControllerRevision that keeps a template: its revision."""
 
+ANNOTATION_FAULTS = f"{GROUP}/faults"
+"""On a namespace: ``allowed``, so that faults may be injected for its Services, or ``stopped``, which ends them all."""
+ANNOTATION_FAULTS_MOST = f"{GROUP}/faults-most"
+"""On a namespace: the greatest share of the requests, in percent, that a fault may hit."""
+ANNOTATION_FAULTS_HOURS = f"{GROUP}/faults-hours"
+"""On a namespace: when faults may be injected, in UTC, such as ``Mon-Fri 09:00-17:00``."""
+
 FINALIZER = f"{GROUP}/restore"
 READINESS_GATE = f"{GROUP}/in-service"
 TOKEN_AUDIENCE = "serinus-mesh"  # noqa: S105 - an audience, not a secret

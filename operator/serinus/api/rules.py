@@ -5,34 +5,18 @@ The API server refuses an object that breaks a rule (``serinus.api.schema`` puts
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 from pydantic import BaseModel
 
 from serinus.api.analysis import Analysis, CountQueries, Latency, SuccessRate, UserMetric
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec, Step, Strategy, TargetRef
-from serinus.api.trafficpolicy import HeaderMatch, PathMatch, Route, TrafficPolicySpec
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule on one model.
-
-    ``cel`` and ``holds`` say the same of an object; ``field`` is the field that the message is about. ``cel`` is empty
-    where the schema says it in another way, and ``holds`` is None where the rule is about a change. The message says
-    what to write instead.
-    """
-
-    model: type[BaseModel]
-    cel: str
-    holds: Callable[[Any], bool] | None
-    message: str
-    field: str = ""
-
+from serinus.api.fault_rules import FAULT_RULES
+from serinus.api.matching import HeaderMatch, PathMatch
+from serinus.api.rule import Rule, exactly_one
+from serinus.api.trafficpolicy import Route, TrafficPolicySpec
 
 MAX_NAME_LENGTH = 63
 NAME_MESSAGE = "the name goes into a label on the target, which may have 63 characters; write a shorter name"
@@ -40,10 +24,6 @@ NAME_MESSAGE = "the name goes into a label on the target, which may have 63 char
 
 def _weights(strategy: Strategy) -> list[int]:
     return [step.weight for step in strategy.steps or [] if step.weight is not None]
-
-
-def _exactly_one(*fields: str) -> Callable[[Any], bool]:
-    return lambda part: sum(getattr(part, field) is not None for field in fields) == 1
 
 
 def _try_fits(timeout: str | None, part: TrafficPolicySpec | Route) -> bool:
@@ -77,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         Step,
         "has(self.weight) != has(self.approval)",
-        _exactly_one("weight", "approval"),
+        exactly_one("weight", "approval"),
         "a step has exactly one of weight and approval; write one step for each",
     ),
     Rule(
@@ -125,7 +105,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         UserMetric,
         "[has(self.query), has(self.counts), has(self.gauge)].exists_one(given, given)",
-        _exactly_one("query", "counts", "gauge"),
+        exactly_one("query", "counts", "gauge"),
         "a metric is judged in exactly one way; write one of query, counts and gauge",
     ),
     Rule(
@@ -150,7 +130,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         CountQueries,
         "has(self.bad) != has(self.good)",
-        _exactly_one("bad", "good"),
+        exactly_one("bad", "good"),
         "either the bad ones are counted or the good ones are; write exactly one of bad and good, beside total",
     ),
     Rule(
@@ -199,13 +179,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         HeaderMatch,
         "[has(self.exact), has(self.prefix), has(self.regex), has(self.present)].exists_one(given, given)",
-        _exactly_one("exact", "prefix", "regex", "present"),
+        exactly_one("exact", "prefix", "regex", "present"),
         "a header is compared in exactly one way; write one of exact, prefix, regex and present",
     ),
     Rule(
         PathMatch,
         "[has(self.exact), has(self.prefix), has(self.regex)].exists_one(given, given)",
-        _exactly_one("exact", "prefix", "regex"),
+        exactly_one("exact", "prefix", "regex"),
         "a path is compared in exactly one way; write one of exact, prefix and regex",
     ),
     Rule(Route, _CEL_TRY_FITS, lambda route: _try_fits(route.timeout, route), _TRY_TOO_LONG, "retries"),
@@ -226,6 +206,15 @@ RULES: tuple[Rule, ...] = (
         "two routes have the same name; write another name for one of them",
         "routes",
     ),
+    Rule(
+        TrafficPolicySpec,
+        "!has(self.fault) || !has(self.fault.routes)"
+        " || (has(self.routes) && self.fault.routes.all(f, self.routes.exists(r, r.name == f)))",
+        lambda spec: not spec.fault or set(spec.fault.routes or []) <= {route.name for route in spec.routes},
+        "the fault names a route that this policy does not have; write names of spec.routes",
+        "fault.routes",
+    ),
+    *FAULT_RULES,
 )
 
 

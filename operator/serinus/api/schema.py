@@ -58,7 +58,7 @@ class _Converter:
             out["x-kubernetes-preserve-unknown-fields"] = True
         if out.get("type") == "array":
             out["items"] = self.convert(raw["items"])
-            if field in _MAP_KEYS:
+            if field in _MAP_KEYS and "properties" in out["items"]:
                 out["x-kubernetes-list-type"] = "map"
                 out["x-kubernetes-list-map-keys"] = [_MAP_KEYS[field]]
             else:

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     SERVICE_UNUSABLE = "ServiceUnusable"  # the Service cannot carry a canary: no selector, ExternalName, headless
     CONFLICT = "Conflict"  # an older Canary or TrafficPolicy has the same target
     QUOTA_EXCEEDED = "QuotaExceeded"  # the namespace has no room for the candidate's pods
+    FAULT = "Fault"  # a fault began or ended
+    FAULT_REFUSED = "FaultRefused"  # a fault may not be injected; nothing is
     COMMAND = "Command"  # a person's request was carried out, or could not be
     DELETED = "Deleted"  # the Canary is being deleted; what it left in the target is said
     REPAIRED = "Repaired"  # somebody changed an object of ours; it was put back

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serinus.api.base import Duration, Lenient, Name, Strict
+from serinus.api.fault import Fault, FaultStatus
+from serinus.api.matching import Match
 from serinus.api.status import Condition
 
 RetryOn = Literal["connect-failure", "refused-stream", "reset-before-request", "gateway-error", "5xx", "unavailable"]
@@ -32,53 +34,6 @@ class Retries(Strict):
     """Which failures are tried again. `5xx` and `gateway-error` also retry answers that the app gave."""
 
 
-class StringMatch(Strict):
-    """How one string is compared. Exactly one field is set."""
-
-    exact: Annotated[str, Field(max_length=1024)] | None = None
-    """The whole string."""
-    prefix: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """The string's beginning."""
-    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """An RE2 expression that the whole string matches."""
-    present: bool | None = None
-    """Whether the header is there at all."""
-
-
-class HeaderMatch(StringMatch):
-    """A condition on one request header. Exactly one of `exact`, `prefix`, `regex`, `present` is set."""
-
-    name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9-]+$")]
-    """Name of the header, in any case."""
-
-
-class PathMatch(Strict):
-    """A condition on the request's path, without its query. Exactly one field is set."""
-
-    exact: Annotated[str, Field(pattern=r"^/", max_length=1024)] | None = None
-    """The whole path."""
-    prefix: Annotated[str, Field(pattern=r"^/", max_length=1024)] | None = None
-    """The path's beginning, in whole segments: `/a` matches `/a` and `/a/b`, not `/ab`."""
-    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """An RE2 expression that the whole path matches."""
-
-
-class Match(Strict):
-    """Conditions on a request; all that are given must hold. Without any, every request matches."""
-
-    path: PathMatch | None = None
-    """Condition on the path."""
-    methods: (
-        Annotated[
-            list[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]], Field(min_length=1, max_length=7)
-        ]
-        | None
-    ) = None
-    """The request's method is one of these."""
-    headers: Annotated[list[HeaderMatch], Field(min_length=1, max_length=16)] | None = None
-    """Conditions on headers; all must hold."""
-
-
 class Route(Strict):
     """What happens to requests that match. The first route that matches counts; others follow the Service's own."""
 
@@ -103,6 +58,8 @@ class TrafficPolicySpec(Strict):
     """Retries by the caller's sidecar."""
     routes: Annotated[list[Route], Field(max_length=64)] = []
     """Requests that are treated apart, in order; the first that matches counts."""
+    fault: Fault | None = None
+    """What callers are made to see of the Service, on purpose and for a time."""
 
 
 class TrafficPolicyStatus(Lenient):
@@ -116,5 +73,7 @@ class TrafficPolicyStatus(Lenient):
     """Sidecars that have it in force."""
     message: str = ""
     """One sentence on how things stand."""
+    fault: FaultStatus | None = None
+    """How the policy's fault stands; what `ttl` counts from is kept here."""
     conditions: list[Condition] = []
     """`Ready`, and `Reconciling` or `Stalled` while they hold, as kstatus reads them."""

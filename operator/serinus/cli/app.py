@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from serinus.cli import looking_back, simulating
+from serinus.cli import faults, looking_back, simulating
 from serinus.cli.options import Context, Format, Kubeconfig, Name, Namespace, Output, Timeout, Wait
 from serinus.cli.options import console as _console
 from serinus.cli.options import dump as _dump
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(looking_back.app)
 app.add_typer(simulating.app)
+app.add_typer(faults.app)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import structlog
 
 from serinus.api.names import LABEL_CANARY, LABEL_HASH
 from serinus.api.release import CanaryStatus, Phase
+from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.gather import read_meta, read_replicaset, read_spec, read_status
 from serinus.controller.pods import entry
@@ -51,9 +52,16 @@ class Controller:
     """
 
     def __init__(
-        self, kube: Kube, feed: Feed, queue: WorkQueue, policies: Policies, drop: Callable[[str], None] = lambda _: None
+        self,
+        kube: Kube,
+        feed: Feed,
+        queue: WorkQueue,
+        policies: Policies,
+        faults: Faults,
+        drop: Callable[[str], None] = lambda _: None,
     ):
         self._drop = drop
+        self._faults = faults
         self._kube = kube
         self._feed = feed
         self._queue = queue
@@ -67,13 +75,16 @@ class Controller:
         Raises:
             KubeError: the API server did not answer.
         """
-        pods, services, canaries, policies = await asyncio.gather(
+        namespaces, pods, services, canaries, policies = await asyncio.gather(
+            self._kube.list(kinds.NAMESPACE),
             self._kube.list(kinds.POD),
             self._kube.list(kinds.SERVICE),
             self._kube.list(kinds.CANARY),
             self._kube.list(kinds.TRAFFIC_POLICY),
         )
         self._feed.fill()
+        for namespace in namespaces:
+            self._faults.see_namespace(namespace)
         for service in services:
             self._feed.set_service(service)
         for pod in pods:
@@ -97,6 +108,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._queue.run(self.reconcile, WORKERS), name="reconcile")
             tasks.create_task(self._sweeps(), name="sweep")
+            tasks.create_task(self._faults.run(), name="faults")
 
     async def reconcile(self, key: Key) -> Result:
         """Reconcile one key.
@@ -159,6 +171,12 @@ class Controller:
         self._policies.see(body, deleted=deleted)
         if not deleted:
             self._queue.add(f"policy:{meta['namespace']}/{meta['name']}")
+
+    def saw_namespace(self, body: Object, *, deleted: bool = False) -> None:
+        """Take note of a namespace, which may have another mind about faults now."""
+        if self._faults.see_namespace(body, deleted=deleted):
+            for key in self._policies.of_namespace(body["metadata"]["name"]):
+                self._queue.add(f"policy:{key}")
 
     def saw_deployment(self, body: Object) -> None:
         """Take note of a target, which carries the name of its Canary, or has just lost it."""

@@ -19,7 +19,7 @@ from serinus.api.trafficpolicy import TrafficPolicySpec
 from serinus.controller.pods import PodEntry
 from serinus.delivery.model import Mesh
 from serinus.delivery.project import Route
-from serinus.mesh.model import Acks, Endpoint, PortState, Resource, ServiceState
+from serinus.mesh.model import Acks, Endpoint, Fault, PortState, Resource, ServiceState
 from serinus.mesh.model import Protocol as PortProtocol
 from serinus.mesh.ports import http_ports, protocol
 from serinus.mesh.schema import SchemaError
@@ -90,6 +90,7 @@ class Feed:
         self.services: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, tuple[str, Route]] = {}
         self._policies: dict[str, list[Policy]] = {}
+        self._faults: dict[str, tuple[Fault, ...]] = {}
         self._meshed: set[str] = set()
         """Services that a pod with a sidecar stands, or stood, behind."""
         self._published: dict[str, tuple[ServiceState, Route]] = {}
@@ -173,6 +174,16 @@ class Feed:
             del self._policies[key]
         self.refresh(key)
 
+    def set_faults(self, key: str, faults: tuple[Fault, ...]) -> None:
+        """Set the faults that stand ready in a Service's routes."""
+        if self._faults.get(key, ()) == faults:
+            return
+        if faults:
+            self._faults[key] = faults
+        else:
+            del self._faults[key]
+        self.refresh(key)
+
     def policy(self, key: str) -> Policy | None:
         """Return the policy that counts for a Service."""
         return next(iter(self._policies.get(key, [])), None)
@@ -239,6 +250,7 @@ class Feed:
             canary=key in self._routes,
             weight_pct=route.weight,
             policy=policy.spec if policy else None,
+            faults=self._faults.get(key, ()),
         )
 
     def facts(self, key: str) -> Mesh:
@@ -293,6 +305,9 @@ class Feed:
 
 def _fallbacks(state: ServiceState, before: ServiceState | None) -> Iterator[ServiceState]:
     yield state
+    if state.faults:
+        state = replace(state, faults=())
+        yield state
     if state.policy is not None and before is not None and before.policy not in (None, state.policy):
         yield replace(state, policy=before.policy)
     if state.policy is not None:

@@ -44,6 +44,7 @@ class Metrics:
             ["namespace", "name"],
             registry=registry,
         )
+        self.faults_active = Gauge("serinus_faults_active", "Faults that are in force", registry=registry)
         self.ads_proxies = Gauge("serinus_ads_proxies", "Sidecars that are connected", registry=registry)
         self.ads_pushes_total = Counter(
             "serinus_ads_pushes_total", "Configurations sent to sidecars", registry=registry

@@ -23,6 +23,7 @@ from serinus.mesh.ads_connection import Connection, Context, Proxy
 from serinus.mesh.ads_stream import Stream
 from serinus.mesh.ads_wire import Request
 from serinus.mesh.ca import Pair
+from serinus.mesh.gates import Caller, Gate, Gates, Layer
 from serinus.mesh.identity import Identity, Refused, bearer, check_node
 from serinus.mesh.model import Acks, Resource
 
@@ -75,6 +76,7 @@ class AdsServer:
         self._drain_s = drain_s
         self._lock = threading.Lock()
         self._catalogue = Catalogue()
+        self._gates = Gates()
         self._connections: dict[str, Connection] = {}
         self._awaited: set[str] = set()
         self._thread: threading.Thread | None = None
@@ -135,6 +137,22 @@ class AdsServer:
     def withdraw(self, key: str) -> None:
         """Take away all that ``key`` has; ``acks`` tells when its listeners are gone."""
         self.publish(key, ())
+
+    def set_gates(self, gates: tuple[Gate, ...], valid_s: float) -> None:
+        """Open these gates and no others, in the sidecars that they admit, for ``valid_s`` seconds at most.
+
+        Without another call within that time they close by themselves, in every sidecar, whatever becomes of us.
+        """
+        with self._lock:
+            if not gates and not self._gates.gates:
+                return
+            self._gates = Gates(gates, time.monotonic() + valid_s, self._gates.serial + 1)
+        self._call(self._wake_all)
+
+    def injecting(self, gate: str) -> int:
+        """Return in how many sidecars the gate of this name is open, by their last answers."""
+        with self._lock:
+            return sum(gate in connection.layer.acknowledged for connection in self._connections.values())
 
     def acks(self, key: str) -> Acks:
         """Return how many proxies have all present content of ``key`` in force, and who lags, longest first."""
@@ -253,7 +271,10 @@ class AdsServer:
         proxy = Proxy(identity.namespace, identity.pod, identity.uid, identity.ip, time.time())
         with self._lock:
             stream = Stream(self._catalogue, proxy.name, time.monotonic(), self._drain_s)
-            connection = Connection(proxy, stream, self._lock, self._complete, self._notify, self._on_sent)
+            layer = Layer(Caller(identity.namespace, identity.service_account, identity.uid))
+            connection = Connection(
+                proxy, stream, layer, lambda: self._gates, self._lock, self._complete, self._notify, self._on_sent
+            )
             previous = self._connections.pop(proxy.uid, None)
             self._connections[proxy.uid] = connection
         if previous is not None:

@@ -13,6 +13,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 from serinus.mesh.ads_stream import Stream
 from serinus.mesh.ads_wire import Request
+from serinus.mesh.gates import Gates, Layer
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class Context(Protocol):
 
 
 class Connection:
-    """The conversation with one proxy. ``lock`` guards its stream.
+    """The conversation with one proxy. ``lock`` guards its stream, its layer and what ``gates`` returns.
 
     ``complete`` returns, under the lock, which of the keys that this proxy now has are in force everywhere; ``notify``
     is called with these, and with keys that the proxy refused; ``sent`` is called after each response.
@@ -63,6 +64,8 @@ class Connection:
         self,
         proxy: Proxy,
         stream: Stream,
+        layer: Layer,
+        gates: Callable[[], Gates],
         lock: threading.Lock,
         complete: Callable[[list[str]], list[str]],
         notify: Callable[[str], None],
@@ -71,6 +74,8 @@ class Connection:
         self._sent = sent
         self.proxy = proxy
         self.stream = stream
+        self.layer = layer
+        self._gates = gates
         self._lock = lock
         self._complete = complete
         self._notify = notify
@@ -104,6 +109,9 @@ class Connection:
             while request is not EOF:
                 with self._lock:
                     refused = self.stream.receive(request, time.monotonic())
+                    no_faults = self.layer.receive(request)
+                if no_faults:
+                    log.warning("a proxy refused the faults", proxy=self.proxy.name, error=no_faults)
                 for key in refused:
                     log.warning("a proxy refused a resource", proxy=self.proxy.name, key=key, error=request.error)
                     self._notify(key)
@@ -120,12 +128,13 @@ class Connection:
                 self._wake.clear()
                 now = time.monotonic()
                 with self._lock:
+                    layer = self.layer.send(self._gates(), now)
                     responses, settled = self.stream.send(now)
                     wake_at = self.stream.wake_at(now)
                     complete = self._complete(settled)
                 for key in complete:
                     self._notify(key)
-                for response in responses:
+                for response in [*([layer] if layer else []), *responses]:
                     await context.write(response)
                     self._sent()
                 if timer is not None:

@@ -10,13 +10,10 @@ from serinus.analysis.model import LATENCY_EDGES_MS
 from serinus.mesh import schema, sidecar
 from serinus.mesh.templating import render
 
-MARKS = ((sidecar.HEADER_UNSERVED, ("UF", "UH", "NC", "LH")), (sidecar.HEADER_CUT, ("UC",)))
-"""Which of its own replies the server's sidecar marks, by Envoy's response flags: nothing connected; it was cut."""
-
 STATS = (
     # The clusters of managed Services, by which variants are judged; ``retry.`` holds tries that were made good.
     (
-        r"cluster\.[^.]+\|(stable|candidate)\.("
+        r"cluster\.[^.]+\|(stable|candidate)(-fault)?\.("
         r"upstream_rq_(completed|total|active|time|timeout|per_try_timeout|rx_reset|[1-5]xx|[1-5]\d\d"
         r"|retry|retry_success|retry_limit_exceeded|pending_(overflow|failure_eject))"
         r"|retry\.upstream_rq_(completed|[1-5]xx)"
@@ -26,7 +23,7 @@ STATS = (
     ),
     # The pod as a whole, and requests that found no route or cluster: defects of ours.
     (
-        r"http\.(inbound|outbound)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
+        r"http\.(inbound|outbound|stage)\.(downstream_rq_(total|completed|active|[1-5]xx|time)|downstream_cx_(active|total)"
         r"|no_route|no_cluster|fault\.(aborts_injected|delays_injected|active_faults))"
     ),
     # Read by the sidecar itself, to answer probes that it took over.
@@ -95,7 +92,9 @@ def bootstrap(settings: BootstrapSettings) -> dict[str, Any]:
             "health": sidecar.HEALTH_PORT,
             "stats": sidecar.STATS_PORT,
         },
-        marks=MARKS,
+        marks=sidecar.MARKS,
+        gates=sidecar.GATES,
+        reset=sidecar.RESET_CLUSTER,
         stats=STATS,
         prometheus_page=quote(PROMETHEUS_PAGE, safe=""),
         latency_edges_ms=LATENCY_EDGES_MS,

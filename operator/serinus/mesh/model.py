@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from serinus.api.fault import Fault as FaultSpec
+from serinus.api.fault import Injection
 from serinus.api.trafficpolicy import TrafficPolicySpec
 
 
@@ -34,6 +36,36 @@ class PortState:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that stands ready in the routes of a Service.
+
+    It happens only in sidecars that were told so, to the share of the requests that they were told, by the name of its
+    ``gate`` (``serinus.mesh.gates``). ``label`` is what the answers that it had a hand in carry.
+    """
+
+    gate: str
+    label: str
+    spec: FaultSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A place behind the retries of a caller's sidecar, and before the Service, where an experiment's fault happens.
+
+    Callers take the way through it while ``gate`` is open in their sidecar; there, ``fault_gate`` says to which share
+    of the requests the fault happens. Without ``retries`` a request that takes this way is not tried again.
+    """
+
+    name: str
+    gate: str
+    fault_gate: str
+    label: str
+    spec: Injection
+    retries: bool = True
+    allow_unsafe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceState:
     """One managed Service, whole: what sidecars get for it is a pure function of this.
 
@@ -47,6 +79,8 @@ class ServiceState:
     canary: bool = False
     weight_pct: int = 0
     policy: TrafficPolicySpec | None = None
+    faults: tuple[Fault, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
     @property
     def key(self) -> str:

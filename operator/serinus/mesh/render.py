@@ -9,9 +9,10 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
+from serinus.api.matching import SAFE_METHODS
 from serinus.mesh import routes, schema
-from serinus.mesh.model import Endpoint, PortState, Protocol, Resource, ServiceState, cluster_name
-from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED, UNLIMITED
+from serinus.mesh.model import Endpoint, PortState, Protocol, Resource, ServiceState, Stage, cluster_name
+from serinus.mesh.sidecar import HEADER_CUT, HEADER_FAULT, HEADER_UNSERVED, MARKS, RESET_CLUSTER, UNLIMITED
 from serinus.mesh.templating import render
 
 CLUSTER_URL = schema.type_url(schema.CLUSTER)
@@ -48,6 +49,8 @@ def render_service(state: ServiceState) -> tuple[Resource, ...]:
             per_endpoint = variant == "stable" and state.canary
             resources.append(_cluster(name, port.protocol is not Protocol.HTTP, per_endpoint))
             resources.append(_endpoints(name, frozenset((each.address, each.port) for each in pool)))
+        for stage in state.stages:
+            resources += _stage(state, port, stage)
         name = listener_name(state.namespace, state.name, port.port)
         resources.append(_listener(name, state.addresses, port.port))
         resources.append(_routes(name, state, port))
@@ -78,14 +81,45 @@ def _listener(name: str, addresses: tuple[str, ...], port: int) -> Resource:
     return _resource(schema.LISTENER, name, data)
 
 
+def _stage_name(stage: Stage, port: PortState) -> str:
+    return f"{stage.name}|{port.port}|stage"
+
+
+def _stage(state: ServiceState, port: PortState, stage: Stage) -> list[Resource]:
+    """Return what a stage consists of, for one port: the way to it, the listener inside of the sidecar, its routes."""
+    name = _stage_name(stage, port)
+    safe = [] if stage.allow_unsafe else [{"name": ":method", "string_match": routes.one_of(SAFE_METHODS)}]
+    hit = {"prefix": "/", "headers": safe, "runtime_fraction": routes.gated(stage.fault_gate)}
+    inside = render(
+        "envoy/stage-routes.json.j2",
+        name=name,
+        hit=hit,
+        fault=routes.effect(stage.spec),
+        reset=RESET_CLUSTER if stage.spec.reset else "",
+        fault_header=HEADER_FAULT,
+        label=stage.label,
+        clusters=routes.weighted(state.namespace, state.name, port, state.weight_pct if state.canary else 0),
+    )
+    http2 = port.protocol is not Protocol.HTTP
+    return [
+        _resource(
+            schema.CLUSTER, name, render("envoy/stage-cluster.json.j2", name=name, http2=http2, unlimited=UNLIMITED)
+        ),
+        _resource(schema.LISTENER, name, render("envoy/stage-listener.json.j2", name=name, marks=MARKS)),
+        _resource(schema.ROUTES, name, inside),
+    ]
+
+
 def _routes(name: str, state: ServiceState, port: PortState) -> Resource:
     stable = cluster_name(state.namespace, state.name, port.port, "stable")
     first = routes.weighted(state.namespace, state.name, port, state.weight_pct if state.canary else 0)
-    entries = routes.entries(state.policy, rescue=first != ((stable, 100),))
+    stages = tuple((stage, _stage_name(stage, port)) for stage in state.stages)
+    entries = routes.entries(state.policy, rescue=first != ((stable, 100),), faults=state.faults, stages=stages)
     data = render(
         "envoy/routes.json.j2",
         name=name,
         marks=[HEADER_UNSERVED, HEADER_CUT],
+        fault_header=HEADER_FAULT,
         cluster=stable,
         groups=routes.groups(first, stable, port, entries),
         routes=entries,

@@ -1,17 +1,16 @@
 """The routes of one Service port, decided: who gets a request by weight, what is tried again, how long it may take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serinus.api.base import seconds
-from serinus.api.trafficpolicy import HeaderMatch, Match, PathMatch, Retries, Route, StringMatch, TrafficPolicySpec
+from serinus.api.fault import Injection
+from serinus.api.matching import SAFE_METHODS, HeaderMatch, Match, PathMatch, StringMatch
+from serinus.api.trafficpolicy import Retries, Route, TrafficPolicySpec
 from serinus.mesh import re2
-from serinus.mesh.model import PortState, cluster_name
+from serinus.mesh.model import Fault, PortState, Stage, cluster_name
 from serinus.mesh.schema import SchemaError
-from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED
-
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-"""Methods that may be executed twice (RFC 9110, 9.2.1), so they are also tried again when the app may have begun."""
+from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED, RESET_CLUSTER
 
 _UNSEEN = ("connect-failure", "refused-stream", "reset-before-request", "retriable-headers")
 """Failures before any app has seen the request; ``retriable-headers`` are the marks of the server's sidecar."""
@@ -32,12 +31,19 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """One route as Envoy takes it; ``match`` is Envoy's RouteMatch."""
+    """One route as Envoy takes it; ``match`` is Envoy's RouteMatch.
+
+    ``fault`` is what happens to the requests that take it, as Envoy's HTTPFault without its type; ``label`` goes onto
+    their answers. ``cluster`` is the one cluster that they go to, in place of those that go by weight.
+    """
 
     name: str
     match: dict[str, Any]
     timeout: str
     retry: Retry | None
+    fault: dict[str, Any] | None = None
+    label: str = ""
+    cluster: str = ""
 
 
 def weighted(namespace: str, service: str, port: PortState, weight_pct: int) -> Group:
@@ -62,9 +68,17 @@ def groups(first: Group, stable: str, port: PortState, entries: list[RouteEntry]
     return (first, *(((stable, 1),) for _ in range(further)))
 
 
-def entries(policy: TrafficPolicySpec | None, *, rescue: bool) -> list[RouteEntry]:
+def entries(
+    policy: TrafficPolicySpec | None,
+    *,
+    rescue: bool,
+    faults: tuple[Fault, ...] = (),
+    stages: tuple[tuple[Stage, str], ...] = (),
+) -> list[RouteEntry]:
     """Return the routes in order: the policy's, then the one for all other requests; each once per kind of method.
 
+    Before each come its stages, by their clusters, and its faults: the same route again, taken by the share of the
+    requests that its gate says.
     ``rescue`` tells that a candidate is in play, whose failures stable makes good whatever the policy says.
 
     Raises:
@@ -78,8 +92,62 @@ def entries(policy: TrafficPolicySpec | None, *, rescue: bool) -> list[RouteEntr
         for safe, methods in _by_kind(rule.match):
             name = f"{rule.name}|{'safe' if safe else 'other'}"
             retry = _retry(retries, safe=safe, rescue=rescue)
-            result.append(RouteEntry(name, _match(rule.name, rule.match, methods), _duration(timeout), retry))
+            entry = RouteEntry(name, _match(rule.name, rule.match, methods), _duration(timeout), retry)
+            result += [_staged(entry, stage, cluster) for stage, cluster in stages]
+            result += [_faulty(entry, fault) for fault in faults if _hits(fault, rule.name, safe=safe)]
+            result.append(entry)
     return result
+
+
+def _hits(fault: Fault, rule: str, *, safe: bool) -> bool:
+    """Whether requests that take this route may be hit by the fault."""
+    return (fault.spec.routes is None or rule in fault.spec.routes) and (safe or fault.spec.allow_unsafe)
+
+
+def _faulty(entry: RouteEntry, fault: Fault) -> RouteEntry:
+    """Return the same route with the fault, for the requests that the fault is about and its gate lets in."""
+    spec = fault.spec
+    conditions = [*entry.match["headers"], *(_header(fault.label, header) for header in spec.match.headers or [])]
+    if spec.match.methods:
+        conditions.append({"name": ":method", "string_match": one_of(tuple(spec.match.methods))})
+    return replace(
+        entry,
+        name=f"{entry.name}|{fault.gate}",
+        match={**entry.match, "headers": conditions, "runtime_fraction": gated(fault.gate)},
+        retry=None if spec.reset else entry.retry,
+        fault=effect(spec),
+        label=fault.label,
+        cluster=RESET_CLUSTER if spec.reset else "",
+    )
+
+
+def _staged(entry: RouteEntry, stage: Stage, cluster: str) -> RouteEntry:
+    """Return the same route by way of a stage."""
+    return replace(
+        entry,
+        name=f"{entry.name}|{stage.gate}",
+        match={**entry.match, "runtime_fraction": gated(stage.gate)},
+        retry=entry.retry if stage.retries else None,
+        cluster=cluster,
+    )
+
+
+def gated(gate: str) -> dict[str, Any]:
+    """Return the condition that lets in the share of the requests that a gate says; none, where nothing is said."""
+    return {"default_value": {"numerator": 0, "denominator": "HUNDRED"}, "runtime_key": gate}
+
+
+def effect(spec: Injection) -> dict[str, Any] | None:
+    """Return what happens to a request that is hit, as Envoy's HTTPFault without its type; None for a mere reset."""
+    always = {"numerator": 100, "denominator": "HUNDRED"}
+    what: dict[str, Any] = {}
+    if spec.delay:
+        what["delay"] = {"fixed_delay": _duration(spec.delay), "percentage": always}
+    if spec.abort and spec.abort.http_status:
+        what["abort"] = {"http_status": spec.abort.http_status, "percentage": always}
+    elif spec.abort:
+        what["abort"] = {"grpc_status": spec.abort.grpc_status, "percentage": always}
+    return what or None
 
 
 def _by_kind(match: Match) -> list[tuple[bool, tuple[str, ...]]]:
@@ -109,11 +177,12 @@ def _retry(retries: Retries | None, *, safe: bool, rescue: bool) -> Retry | None
 def _match(route: str, match: Match, methods: tuple[str, ...]) -> dict[str, Any]:
     conditions = [_header(route, header) for header in match.headers or []]
     if methods:
-        conditions.insert(0, {"name": ":method", "string_match": _one_of(methods)})
+        conditions.insert(0, {"name": ":method", "string_match": one_of(methods)})
     return {**_path(route, match.path), "headers": conditions}
 
 
-def _one_of(methods: tuple[str, ...]) -> dict[str, Any]:
+def one_of(methods: tuple[str, ...]) -> dict[str, Any]:
+    """Return the condition that a method is one of these, as Envoy's StringMatcher."""
     return {"exact": methods[0]} if len(methods) == 1 else {"safe_regex": {"regex": "|".join(methods)}}
 
 

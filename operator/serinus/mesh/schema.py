@@ -21,6 +21,7 @@ CLUSTER = "envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "envoy.config.listener.v3.Listener"
 ROUTES = "envoy.config.route.v3.RouteConfiguration"
+RUNTIME = "envoy.service.runtime.v3.Runtime"
 BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 
 

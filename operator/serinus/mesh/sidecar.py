@@ -26,5 +26,16 @@ HEADER_UNSERVED = "x-mesh-unserved"
 HEADER_CUT = "x-mesh-cut"
 """On a reply that the server's sidecar made because the app closed the connection: the app may have executed it."""
 
+MARKS = ((HEADER_UNSERVED, ("UF", "UH", "NC", "LH")), (HEADER_CUT, ("UC",)))
+"""Which of its own replies the server's sidecar marks, by Envoy's response flags: nothing connected; it was cut."""
+
+HEADER_FAULT = "x-serinus-fault"
+"""On an answer that a fault had a hand in: whose fault, as ``namespace/name``."""
+
+RESET_CLUSTER = "reset"
+"""Takes every connection and closes it at once: the loop guard of the sidecar's own inbound listener."""
+GATES = "faults"
+"""The runtime layer by which a sidecar is told which faults happen in it."""
+
 UNLIMITED = 4294967295
 """For Envoy's circuit breakers, whose defaults (1024, 3 for retries) fail requests that plain networking carries."""
