@@ -173,6 +173,7 @@ class Operator:
         controller.reconciler = Reconciler(
             self._kube,
             feed,
+            faults,
             Collector(feed, reader, answers, ads.proxies),
             rival=controller.rival,
             post=self._post,

@@ -12,7 +12,7 @@ from serinus.analysis.model import Counts, Evidence, Judgement, Outcome, Reading
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec
 from serinus.api.release import RunStatus
-from serinus.delivery import evidence, recording, running
+from serinus.delivery import evidence, moves, recording
 from serinus.delivery.model import Meta, Totals
 from serinus.kube.errors import Conflict, KubeError, NotFound
 from serinus.kube.kinds import CANARY, CONFIG_MAP, Kind
@@ -122,7 +122,7 @@ class Run:
             stage_since="2026-05-04T12:10:00.000Z",
             weight=self.weight_pct,
             verdict=self.judgement.verdict.value,
-            metrics=[running._metric(finding) for finding in self.judgement.findings],
+            metrics=[moves.metric_status(finding) for finding in self.judgement.findings],
             measured_weight=evidence.measured_weight(self.book.window),
             acknowledged_at="2026-05-04T12:00:00.000Z",
             evidence=json.loads(json.dumps(replace(self.book, notes=self.state).dump())),

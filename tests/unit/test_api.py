@@ -155,7 +155,7 @@ def test_a_good_spec_has_no_problem_and_breaks_no_rule() -> None:
     [
         pytest.param(
             canary({"weight": 10, "approval": "look"}),
-            "spec.strategy.steps[0]: a step has exactly one of weight and approval",
+            "spec.strategy.steps[0]: a step has exactly one of weight, approval and fault",
             id="a step with both",
         ),
         pytest.param(canary({}), "spec.strategy.steps[0]: a step has exactly one", id="a step with neither"),

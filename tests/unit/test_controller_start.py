@@ -130,7 +130,7 @@ async def test_a_foreign_service_with_the_name_of_the_candidates_is_left_alone()
         "spec": {"selector": {LABEL_HASH: "new"}},
     }
     kube.objects = {"Service": [service("cart-canary")]}
-    applier = Applier(kube, feed)  # type: ignore[arg-type]
+    applier = Applier(kube, feed, Faults(Keeper(), feed))  # type: ignore[arg-type]
     assert not await applier._create(NAMESPACE, (wanted,))
     kube.objects = {}
     assert await applier._create(NAMESPACE, (wanted,))

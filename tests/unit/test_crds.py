@@ -59,7 +59,7 @@ def test_the_schema_is_structural(resource: Resource) -> None:
         assert schema["type"] in {"object", "array", "string", "integer", "number", "boolean"}, path
         assert not {"$ref", "anyOf", "title", "const", "additionalProperties", "nullable"} & schema.keys(), path
         if schema["type"] == "object" and "properties" not in schema:
-            assert path.endswith((".metadata", ".evidence")), path
+            assert path.endswith((".metadata", ".evidence", ".experiment")), path
 
 
 @EVERY_RESOURCE
@@ -95,9 +95,11 @@ def test_lists_whose_entries_have_names_are_merged_by_name() -> None:
     }
     assert keys == {
         "Canary.spec.analysis.metrics": ["name"],
+        "Canary.spec.faults": ["name"],
         "Canary.status.commands": ["token"],
         "Canary.status.conditions": ["type"],
         "Canary.status.run.metrics": ["name"],
+        "Canary.status.run.experiments[].metrics": ["name"],
         "TrafficPolicy.spec.routes": ["name"],
         "TrafficPolicy.status.conditions": ["type"],
     }
@@ -110,7 +112,7 @@ def test_only_the_evidence_keeps_fields_that_nobody_described() -> None:
         for path, schema in parts(schema_of(resource), resource.kind)
         if "x-kubernetes-preserve-unknown-fields" in schema
     ]
-    assert open_ended == ["Canary.status.run.evidence"]
+    assert open_ended == ["Canary.status.run.evidence", "Canary.status.run.experiment"]
 
 
 def test_no_field_is_called_like_a_yaml_word_for_true_or_false() -> None:

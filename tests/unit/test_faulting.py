@@ -119,28 +119,28 @@ def namespace(value: str) -> dict[str, Any]:
 
 def test_a_stop_of_the_namespace_closes_its_gates_at_once_and_no_others() -> None:
     faults, keeper, _ = book()
-    faults.open("shop/cart", KEY, fault(), after(60))
-    faults.open("till/desk", "till/desk", fault(), after(60))
-    assert [gate.key for gate in keeper.told[-1][0]] == [KEY, "till/desk"]
-    assert faults.injecting("shop/cart") == 1
+    faults.open("policy:shop/cart", KEY, fault(), after(60))
+    faults.open("policy:till/desk", "till/desk", fault(), after(60))
+    assert [gate.name.partition("|")[0] for gate in keeper.told[-1][0]] == ["policy:shop/cart", "policy:till/desk"]
+    assert faults.injecting("policy:shop/cart") == 1
     assert faults.see_namespace(namespace("stopped"))
-    assert [gate.key for gate in keeper.told[-1][0]] == ["till/desk"]
+    assert [gate.name.partition("|")[0] for gate in keeper.told[-1][0]] == ["policy:till/desk"]
     assert not faults.see_namespace(namespace("stopped")), "nothing new"
     assert faults.see_namespace(namespace("allowed"), deleted=True)
 
 
 def test_no_gate_is_told_for_longer_than_its_fault_lasts() -> None:
     faults, keeper, _ = book()
-    faults.open("shop/cart", KEY, fault(), after(60))
+    faults.open("policy:shop/cart", KEY, fault(), after(60))
     assert keeper.told[-1][1] == VALID_S
-    faults.open("shop/other", "shop/other", fault(), after(3))
+    faults.open("policy:shop/other", "shop/other", fault(), after(3))
     assert 3 <= keeper.told[-1][1] <= 4
-    faults.close("shop/other")
+    faults.close("policy:shop/other")
     assert keeper.told[-1][1] == VALID_S
-    faults.close("shop/cart")
+    faults.close("policy:shop/cart")
     assert keeper.told[-1][0] == ()
     told = len(keeper.told)
-    faults.close("shop/cart")
+    faults.close("policy:shop/cart")
     assert len(keeper.told) == told
 
 

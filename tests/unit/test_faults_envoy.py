@@ -168,7 +168,7 @@ def fault(**fields: Any) -> tuple[Fault, TrafficPolicySpec]:
 
 
 def gate(percentage: float = 100, accounts: frozenset[tuple[str, str]] | None = None) -> Gate:
-    return Gate("shop/cart|x", KEY, percentage, accounts)
+    return Gate("shop/cart|x", percentage, accounts)
 
 
 def test_a_fault_in_the_routes_happens_only_while_its_gate_is_open_and_ends_without_the_operator(mesh: Mesh) -> None:
@@ -257,7 +257,7 @@ def staged(*, retries: bool = True, **what: Any) -> Stage:
 
 
 def way(percentage: float = 100) -> tuple[Gate, ...]:
-    return Gate("e|way", KEY, 100), Gate("e|fault", KEY, percentage)
+    return Gate("e|way", 100), Gate("e|fault", percentage, pods=frozenset({"uid-1"}))
 
 
 def retried(attempts: int) -> TrafficPolicySpec:

@@ -49,6 +49,9 @@ class Evidence:
     candidate: Counts = Counts()
     stable: Counts = Counts()
 
+    def __sub__(self, other: "Evidence") -> "Evidence":
+        return Evidence(self.candidate - other.candidate, self.stable - other.stable)
+
 
 class Outcome(StrEnum):
     """What a query gave. Only ``VALUE`` is evidence."""

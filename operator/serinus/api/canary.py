@@ -6,6 +6,7 @@ from pydantic import Field
 
 from serinus.api.analysis import Analysis
 from serinus.api.base import Duration, Name, Strict
+from serinus.api.fault import Experiment
 
 
 class TargetRef(Strict):
@@ -29,7 +30,7 @@ class Candidate(Strict):
 
 
 class Step(Strict):
-    """One step of the plan. Exactly one of `weight` and `approval` is set."""
+    """One step of the plan. Exactly one of `weight`, `approval` and `fault` is set."""
 
     weight: Annotated[int, Field(ge=0, le=100)] | None = None
     """Share of the requests that the candidate gets, in percent. Never lower than in the step before."""
@@ -38,6 +39,8 @@ class Step(Strict):
     there is enough evidence."""
     approval: Annotated[str, Field(max_length=256)] | None = None
     """Wait until a person approves, by `serinus approve`; the text says what the person should look at."""
+    fault: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    """Name of the experiment in `faults` that is made at the weight of the step before."""
 
 
 class Adaptive(Strict):
@@ -86,6 +89,10 @@ class CanarySpec(Strict):
     """How the candidate takes over the traffic."""
     analysis: Analysis = Analysis()
     """What the candidate is judged by."""
+    faults: Annotated[list[Experiment], Field(max_length=16)] = []
+    """What the candidate must survive no worse than the stable version. Where evidence decides, these experiments are
+    made after the candidate has passed and before it is watched; where steps do, at the steps that name them. The
+    namespace must allow faults by the annotation `serinus.dev/faults: allowed`."""
     progress_deadline: Duration = "10m"
     """Longest time for the candidate's pods to become ready; then the run is rolled back."""
     deadline: Duration = "24h"

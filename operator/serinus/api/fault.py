@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from serinus.api.analysis import Line
 from serinus.api.base import Duration, Lenient, Strict
 from serinus.api.matching import HeaderMatch, Method
 
@@ -78,3 +79,55 @@ class FaultStatus(Lenient):
     """Sidecars that inject it."""
     message: str = ""
     """One sentence: what is injected, or why not."""
+
+
+Suite = Literal["errors", "timeouts"]
+
+
+class Experiment(Strict):
+    """One experiment of the fault gate: calls of the target to a Service fail, for two small groups of pods alike.
+
+    One group is of the candidate, one of the stable version. The candidate passes if it copes no worse.
+    What goes wrong is a `suite`, or at least one of `delay`, `abort` and `reset`.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """A name for this experiment, unique in the Canary."""
+    to: Annotated[str, Field(min_length=1, max_length=127, pattern=r"^[a-z0-9]([-a-z0-9/]*[a-z0-9])?$")]
+    """The Service that the target calls: a name in the Canary's namespace, or `namespace/name`."""
+    suite: Suite | None = None
+    """Several experiments in one line. `errors`: answers of 503, then broken connections. `timeouts`: calls that take
+    one second longer, then ten."""
+    delay: Duration | None = None
+    """A call waits so long before it goes on, or before it is aborted."""
+    abort: Abort | None = None
+    """A call gets this answer and never reaches the Service."""
+    reset: bool = False
+    """The connection breaks before there is an answer."""
+    percentage: Annotated[float, Field(gt=0, le=100)] = 50
+    """Share of the calls that this happens to, in percent, each drawn by itself."""
+    at: Literal["Dependency", "Caller"] = "Dependency"
+    """`Dependency`: as if the Service did it, so retries of the mesh try to make it good. `Caller`: calls of these pods
+    are not retried by the mesh, so what the application itself does about it is seen."""
+    allow_unsafe: bool = False
+    """Whether calls of methods that change something may be hit, POST for example, and so all of gRPC."""
+    duration: Duration = "5m"
+    """How long it may take at most to see which version copes worse."""
+    recovery: Duration = "1m"
+    """How long both groups are compared after the fault has ended. `0s`: not at all."""
+    share: Annotated[int, Field(ge=1, le=10)] = 5
+    """Share of the requests that each of the two groups gets, in percent."""
+    budget: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    """How many failed requests of both groups together are risked; then the experiment ends without a verdict."""
+    promise: Line | None = None
+    """Beyond this line the candidate copes worse. Without it: 1.2 times stable's share of failed requests and 1 point,
+    both under the fault."""
+    tolerance: Line | None = None
+    """The candidate copes no worse when its share of failed requests is shown to be below `ratio` times stable's plus
+    `points`. Without it: 1.5 times and 3 points."""
+    max_calls: Annotated[float, Field(ge=1, le=100)] = 1.25
+    """How many times as many calls as the stable version's the candidate may make for each request."""
+    on_inconclusive: Literal["Hold", "Promote", "Rollback"] = "Hold"
+    """What follows when the experiment ends without a verdict: wait for a person, go on, or roll back."""
+    dry_run: bool = False
+    """Whether the two groups are compared without any fault: a test of the gate itself."""

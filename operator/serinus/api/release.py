@@ -67,6 +67,38 @@ class MetricStatus(Lenient):
     """A sentence with the numbers."""
 
 
+class ExperimentStatus(Lenient):
+    """One experiment of the fault gate, under way or done."""
+
+    name: str
+    """Name of the experiment in the spec."""
+    what: str = ""
+    """What goes wrong, in words."""
+    to: str = ""
+    """The Service that does not answer as usual."""
+    verdict: Literal["", "Passed", "Failed", "Inconclusive"] = ""
+    """What came of it; empty while it is under way."""
+    reason: str = ""
+    """Why it ended without a verdict: one word."""
+    attempt: int = 1
+    """How often it was begun."""
+    began_at: str = ""
+    """From when the fault was injected, RFC 3339."""
+    dry_run: bool = False
+    """Whether no fault was injected."""
+    budget: int = 0
+    """How many failed requests were risked."""
+    spent: int = 0
+    """How many requests of both groups failed."""
+    difference: list[float] = []
+    """By how many percentage points more the candidate lost by the fault than the stable version: estimate and
+    bounds."""
+    metrics: list[MetricStatus] = []
+    """What both groups did."""
+    message: str = ""
+    """A sentence with the numbers."""
+
+
 class RunStatus(Lenient):
     """A release under way, or the last one."""
 
@@ -110,6 +142,10 @@ class RunStatus(Lenient):
     """Each metric, as last judged."""
     evidence: dict[str, Any] = {}
     """The counts so far; what the verdict is computed from."""
+    experiments: list[ExperimentStatus] = []
+    """The experiments of the fault gate in this run, in the order in which they were begun."""
+    experiment: dict[str, Any] = {}
+    """The counts of the experiment that is under way."""
 
 
 class HandledCommand(Lenient):

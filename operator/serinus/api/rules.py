@@ -35,6 +35,10 @@ def _unlimited(metric: UserMetric) -> bool:
     return metric.min is None and metric.max is None and metric.failure_limit == 1
 
 
+def _experiments(spec: CanarySpec) -> set[str | None]:
+    return {experiment.name for experiment in spec.faults}
+
+
 def _unique(names: list[str]) -> bool:
     return len(names) == len(set(names))
 
@@ -56,9 +60,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         Step,
-        "has(self.weight) != has(self.approval)",
-        exactly_one("weight", "approval"),
-        "a step has exactly one of weight and approval; write one step for each",
+        "[has(self.weight), has(self.approval), has(self.fault)].exists_one(given, given)",
+        exactly_one("weight", "approval", "fault"),
+        "a step has exactly one of weight, approval and fault; write one step for each",
     ),
     Rule(
         Step,
@@ -175,6 +179,36 @@ RULES: tuple[Rule, ...] = (
         lambda spec: seconds(spec.deadline) >= 1,
         'no run ends in no time; write at least "1s", for example "24h"',
         "deadline",
+    ),
+    Rule(
+        CanarySpec,
+        "!has(self.strategy) || !has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.fault)"
+        " || (has(self.faults) && self.faults.exists(f, f.name == s.fault)))",
+        lambda spec: {step.fault for step in spec.strategy.steps or [] if step.fault} <= _experiments(spec),
+        "a step names an experiment that is not there; write names of spec.faults",
+        "strategy.steps",
+    ),
+    Rule(
+        CanarySpec,
+        "!has(self.faults) || !has(self.strategy) || !has(self.strategy.steps)"
+        " || self.faults.all(f, self.strategy.steps.exists(s, has(s.fault) && s.fault == f.name))",
+        lambda spec: not spec.strategy.steps or _experiments(spec) <= {step.fault for step in spec.strategy.steps},
+        "an experiment is named by no step, so it would never be made; write a step for it, for example {fault: NAME}",
+        "faults",
+    ),
+    Rule(
+        CanarySpec,
+        "",  # the list's key
+        lambda spec: _unique([experiment.name for experiment in spec.faults]),
+        "two experiments have the same name; write another name for one of them",
+        "faults",
+    ),
+    Rule(
+        Strategy,
+        "!has(self.steps) || !has(self.steps[0].fault)",
+        lambda strategy: not strategy.steps or strategy.steps[0].fault is None,
+        "an experiment needs a candidate that has been seen at a weight; write a step with a weight before it",
+        "steps",
     ),
     Rule(
         HeaderMatch,

@@ -19,7 +19,7 @@ _KEPT = (
     "maximum", "exclusiveMaximum", "minItems", "maxItems",
 )  # fmt: skip
 
-_MAP_KEYS = {"conditions": "type", "metrics": "name", "routes": "name", "commands": "token"}
+_MAP_KEYS = {"conditions": "type", "metrics": "name", "routes": "name", "commands": "token", "faults": "name"}
 """Lists whose entries are told apart by one field, so that several writers can each apply their own entries."""
 
 

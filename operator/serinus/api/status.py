@@ -38,6 +38,7 @@ class Reason(StrEnum):
     CONFLICT = "Conflict"  # an older Canary or TrafficPolicy has the same target
     QUOTA_EXCEEDED = "QuotaExceeded"  # the namespace has no room for the candidate's pods
     FAULT = "Fault"  # a fault began or ended
+    FAULT_GATE = "FaultGate"  # an experiment passed, failed, or ended without a verdict
     FAULT_REFUSED = "FaultRefused"  # a fault may not be injected; nothing is
     COMMAND = "Command"  # a person's request was carried out, or could not be
     DELETED = "Deleted"  # the Canary is being deleted; what it left in the target is said

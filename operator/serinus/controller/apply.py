@@ -3,6 +3,7 @@
 from typing import Any
 
 from serinus.api.names import LABEL_CANARY, LABEL_TRACK, READINESS_GATE
+from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.records import Records
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
@@ -18,9 +19,10 @@ _TRACK_PATH = "/metadata/labels/" + LABEL_TRACK.replace("/", "~1")
 class Applier:
     """Performs a ``Desired``. Writes only what differs; raises ``KubeError`` and leaves the rest for the next look."""
 
-    def __init__(self, kube: Kube, feed: Feed):
+    def __init__(self, kube: Kube, feed: Feed, faults: Faults):
         self._kube = kube
         self._feed = feed
+        self._faults = faults
         self._records = Records(kube)
         self._behind: set[str] = set()
 
@@ -31,6 +33,7 @@ class Applier:
         self._feed.drop_routes(owner, keep=service_key)
         if service_key and not snapshot.rival:
             self._feed.set_route(service_key, owner, desired.route)
+        self._faults.experiment(f"canary:{owner}", desired.trial)
         wrote = [
             await self._label(snapshot, desired.label),
             await self._create(meta.namespace, desired.create),
@@ -55,6 +58,7 @@ class Applier:
     def forget(self, owner: str) -> None:
         """Forget a Canary that is gone."""
         self._records.forget(owner)
+        self._faults.close(f"canary:{owner}")
         self._behind.discard(owner)
 
     async def _label(self, snapshot: Snapshot, value: str | None) -> bool:

@@ -7,10 +7,11 @@ from serinus.analysis.model import Reading
 from serinus.analysis.promql import render_query
 from serinus.analysis.questions import questions
 from serinus.api.base import seconds
-from serinus.api.release import Phase
+from serinus.api.release import Phase, RunStatus
 from serinus.controller.feed import Feed, protocol_of
 from serinus.delivery import plan
-from serinus.delivery.model import Snapshot, Totals
+from serinus.delivery.arms import arm_hashes
+from serinus.delivery.model import ArmTotals, Snapshot, Totals
 from serinus.mesh.ads import Proxy
 from serinus.mesh.model import cluster_name
 from serinus.mesh.scrape import EvidenceReader
@@ -39,6 +40,7 @@ class Collector:
         self._proxies = proxies
         self._runs: dict[str, str] = {}
         self._asked: dict[str, tuple[str, ...]] = {}
+        self._experiments: set[str] = set()
 
     def follow(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
         """Collect for the snapshot's run as long as it is judged."""
@@ -50,20 +52,49 @@ class Collector:
         if spec is None or snapshot.problems:
             return  # what is collected goes on: counts that began again would be taken for the same ones
         if self._runs.get(owner) == run.id:
+            self._experiment(owner, run, service_key)
             self._ask(owner, snapshot, service_key)  # the queries or their server may have been mended
             return
         self.stop(owner)
         service = self._feed.services.get(service_key)
         if service is None:
             return
-        namespace, name = service_key.split("/")
-        ports = [port["port"] for port in service["spec"].get("ports") or [] if protocol_of(port)]
-        candidate, stable = (
-            tuple(cluster_name(namespace, name, port, variant) for port in ports) for variant in ("candidate", "stable")
+        self._counters.watch(
+            owner, self._clusters(service_key, "candidate"), self._clusters(service_key, "stable"), self._proxies
         )
-        self._counters.watch(owner, candidate, stable, self._proxies)
         self._runs[owner] = run.id
+        self._experiment(owner, run, service_key)
         self._ask(owner, snapshot, service_key)
+
+    def _clusters(self, service_key: str, variant: str) -> tuple[str, ...]:
+        namespace, name = service_key.split("/")
+        ports = self._feed.services[service_key]["spec"].get("ports") or []
+        return tuple(cluster_name(namespace, name, port["port"], variant) for port in ports if protocol_of(port))
+
+    def _experiment(self, owner: str, run: RunStatus, service_key: str) -> None:
+        """Count what an experiment's two groups answer, and what they call, as long as there is one."""
+        if run.stage not in plan.EXPERIMENT or service_key not in self._feed.services:
+            if owner in self._experiments:
+                self._experiments.discard(owner)
+                self._counters.unwatch(f"{owner}|arms")
+            return
+        namespace, hashes = owner.split("/")[0], arm_hashes(run)
+
+        def arms() -> dict[str, int]:
+            pods = self._feed.pods_of(namespace, lambda pod: pod.pod_hash in hashes)
+            return {pod.uid: hashes.index(pod.pod_hash) for pod in pods}
+
+        candidate, stable = (self._clusters(service_key, f"{version}-fault") for version in ("candidate", "stable"))
+        self._counters.watch(f"{owner}|arms", candidate, stable, self._proxies, arms)
+        self._experiments.add(owner)
+
+    def arms(self, owner: str) -> ArmTotals | None:
+        """Return what was counted of the two groups of the Canary's experiment; None without one."""
+        if owner not in self._experiments:
+            return None
+        totals = self._counters.totals(f"{owner}|arms")
+        calls = self._counters.calls(f"{owner}|arms")
+        return ArmTotals(totals.reader_id, totals.evidence, calls, totals.age_s)
 
     def _ask(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
         status, spec = snapshot.status, snapshot.spec
@@ -106,6 +137,9 @@ class Collector:
         """Stop collecting for a Canary."""
         if self._runs.pop(owner, None):
             self._counters.unwatch(owner)
+        if owner in self._experiments:
+            self._experiments.discard(owner)
+            self._counters.unwatch(f"{owner}|arms")
         if self._asked.pop(owner, None):
             self._queries.unwatch(owner)
 

@@ -19,7 +19,7 @@ from serinus.api.trafficpolicy import TrafficPolicySpec
 from serinus.controller.pods import PodEntry
 from serinus.delivery.model import Mesh
 from serinus.delivery.project import Route
-from serinus.mesh.model import Acks, Endpoint, Fault, PortState, Resource, ServiceState
+from serinus.mesh.model import Acks, Endpoint, Fault, PortState, Resource, ServiceState, Stage
 from serinus.mesh.model import Protocol as PortProtocol
 from serinus.mesh.ports import http_ports, protocol
 from serinus.mesh.schema import SchemaError
@@ -91,6 +91,7 @@ class Feed:
         self._routes: dict[str, tuple[str, Route]] = {}
         self._policies: dict[str, list[Policy]] = {}
         self._faults: dict[str, tuple[Fault, ...]] = {}
+        self._stages: dict[str, tuple[Stage, ...]] = {}
         self._meshed: set[str] = set()
         """Services that a pod with a sidecar stands, or stood, behind."""
         self._published: dict[str, tuple[ServiceState, Route]] = {}
@@ -184,6 +185,16 @@ class Feed:
             del self._faults[key]
         self.refresh(key)
 
+    def set_stages(self, key: str, stages: tuple[Stage, ...]) -> None:
+        """Set the stages that stand before a Service; it is managed as long as there is one."""
+        if self._stages.get(key, ()) == stages:
+            return
+        if stages:
+            self._stages[key] = stages
+        else:
+            del self._stages[key]
+        self.refresh(key)
+
     def policy(self, key: str) -> Policy | None:
         """Return the policy that counts for a Service."""
         return next(iter(self._policies.get(key, [])), None)
@@ -236,14 +247,17 @@ class Feed:
             for pod in alive
             if pod.ready and pod.matches(spec["selector"]) and (not route.excluded or pod.pod_hash != route.excluded)
         ]
-        candidate = [p for p in alive if route.pod_hash and p.containers_ready and p.pod_hash == route.pod_hash]
+        pools = [
+            [pod for pod in alive if pod_hash and pod.containers_ready and pod.pod_hash == pod_hash]
+            for pod_hash in (route.pod_hash, *route.arms)
+        ]
         policy = self.policy(key)
         return ServiceState(
             namespace=namespace,
             name=name,
             addresses=tuple(spec.get("clusterIPs") or [spec["clusterIP"]]),
             ports=tuple(
-                PortState(port["port"], spoken, _endpoints(stable, port), _endpoints(candidate, port))
+                PortState(port["port"], spoken, _endpoints(stable, port), *(_endpoints(pool, port) for pool in pools))
                 for port in spec.get("ports") or []
                 if (spoken := protocol_of(port))
             ),
@@ -251,6 +265,9 @@ class Feed:
             weight_pct=route.weight,
             policy=policy.spec if policy else None,
             faults=self._faults.get(key, ()),
+            stages=self._stages.get(key, ()),
+            arms=all(route.arms),
+            arms_pct=route.arms_pct,
         )
 
     def facts(self, key: str) -> Mesh:
@@ -264,6 +281,8 @@ class Feed:
             weight=state.weight_pct,
             candidates=min((len(port.candidate) for port in state.ports), default=0),
             shifted=route.shifted,
+            arms=min((min(len(port.candidate_fault), len(port.stable_fault)) for port in state.ports), default=0),
+            arms_pct=state.arms_pct if state.arms else 0,
             connected=acks.connected,
             acknowledged=acks.acknowledged,
             laggards=acks.laggards,
@@ -281,7 +300,7 @@ class Feed:
         return http_ports(pod, (service for key, service in self.services.items() if key.startswith(prefix)))
 
     def _managed(self, key: str) -> bool:
-        if key in self._routes or key in self._policies:
+        if key in self._routes or key in self._policies or key in self._stages:
             return True
         return key in self._meshed and self.services[key]["spec"].get("sessionAffinity") != "ClientIP"
 
@@ -299,14 +318,15 @@ class Feed:
                 continue
             selector = self.services[key]["spec"].get("selector") or {}
             route = self._routes[key][1] if key in self._routes else Route()
-            if any(pod.matches(selector) or (route.pod_hash and pod.pod_hash == route.pod_hash) for pod in pods):
+            hashes = {route.pod_hash, *route.arms} - {""}
+            if any(pod.matches(selector) or pod.pod_hash in hashes for pod in pods):
                 self.refresh(key)
 
 
 def _fallbacks(state: ServiceState, before: ServiceState | None) -> Iterator[ServiceState]:
     yield state
-    if state.faults:
-        state = replace(state, faults=())
+    if state.faults or state.stages:
+        state = replace(state, faults=(), stages=())
         yield state
     if state.policy is not None and before is not None and before.policy not in (None, state.policy):
         yield replace(state, policy=before.policy)

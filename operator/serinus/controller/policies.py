@@ -66,7 +66,7 @@ class Policies:
             self._known[key] = (service, Policy(meta.get("creationTimestamp", ""), meta["name"], spec))
         after = self._known.get(key)
         if before and (after is None or after[1].spec.fault != before[1].spec.fault or after[0] != before[0]):
-            self._faults.close(key)
+            self._faults.close(f"policy:{key}")
         for service in {entry[0] for entry in (before, after) if entry}:
             self._hand_over(service)
 
@@ -77,7 +77,7 @@ class Policies:
     def drop(self, key: str) -> None:
         """Forget a policy that is gone."""
         before = self._known.pop(key, None)
-        self._faults.close(key)
+        self._faults.close(f"policy:{key}")
         if before:
             self._hand_over(before[0])
 
@@ -103,7 +103,7 @@ class Policies:
         status, waits = self._status(body)
         fault = status.fault if status.fault and status.fault.state == "Active" else None
         if fault is None:
-            self._faults.close(key)
+            self._faults.close(f"policy:{key}")
         dumped = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         if dumped != (body.get("status") or {}):
             version = body["metadata"]["resourceVersion"]
@@ -114,7 +114,7 @@ class Policies:
         service, policy = self._known[key]
         assert policy.spec.fault is not None  # noqa: S101 - its status says that it is active
         until = datetime.fromisoformat(fault.until)
-        self._faults.open(key, service, policy.spec.fault, until)
+        self._faults.open(f"policy:{key}", service, policy.spec.fault, until)
         return Result(min(2.0, max(0.05, (until - datetime.now(UTC)).total_seconds())))
 
     def _tell(self, body: Object, fault: FaultStatus | None) -> None:
@@ -158,7 +158,7 @@ class Policies:
             return ended(before, "the policy is not in force", now) if before and before.state == "Active" else before
         meta = body["metadata"]
         fault = standing(spec.fault, before, self._faults.allowance(meta["namespace"]), now)
-        injecting = self._faults.injecting(f"{meta['namespace']}/{meta['name']}")
+        injecting = self._faults.injecting(f"policy:{meta['namespace']}/{meta['name']}")
         return fault.model_copy(update={"proxies": injecting})
 
     def _stand(self, body: Object) -> _Stand:

@@ -15,12 +15,14 @@ from serinus.analysis.model import Reading
 from serinus.api.names import FINALIZER
 from serinus.api.release import CanaryStatus
 from serinus.controller.apply import Applier
+from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.gather import Gathered, Gatherer
 from serinus.controller.records import RETRY_S
 from serinus.controller.workqueue import Result
+from serinus.delivery import plan
 from serinus.delivery.decide import decide
-from serinus.delivery.model import Decision, Snapshot, Totals
+from serinus.delivery.model import ArmTotals, Decision, Dependency, Snapshot, Totals
 from serinus.delivery.project import project
 from serinus.kube import kinds
 from serinus.kube.client import Kube
@@ -45,6 +47,9 @@ class Evidences(Protocol):
     def readings(self, owner: str) -> tuple[Reading, ...]:
         """Return the last answer to every query."""
 
+    def arms(self, owner: str) -> ArmTotals | None:
+        """Return what was counted of an experiment's two groups; None without one."""
+
     def stop(self, owner: str) -> None:
         """Stop collecting."""
 
@@ -56,6 +61,7 @@ class Reconciler:
         self,
         kube: Kube,
         feed: Feed,
+        faults: Faults,
         evidences: Evidences,
         *,
         rival: Callable[[str, str], str],
@@ -67,7 +73,8 @@ class Reconciler:
         self._feed = feed
         self._evidences = evidences
         self._gatherer = Gatherer(kube, feed)
-        self._applier = Applier(kube, feed)
+        self._faults = faults
+        self._applier = Applier(kube, feed, faults)
         self._rival = rival
         self._post = post
         self._seen = seen
@@ -113,8 +120,20 @@ class Reconciler:
             gathered.snapshot,
             totals=self._evidences.totals(owner),
             readings=self._evidences.readings(owner),
+            arms=self._evidences.arms(owner),
+            dependency=self._dependency(gathered.snapshot, owner),
         )
         return replace(gathered, snapshot=snapshot)
+
+    def _dependency(self, snapshot: Snapshot, owner: str) -> Dependency | None:
+        """Return what there is to know of the Service that the present step's experiment lets fail."""
+        spec, run = snapshot.spec, snapshot.status.run
+        found = plan.experiment_at(spec, run.step) if spec and run and snapshot.status.phase in plan.IN_RUN else None
+        if found is None:
+            return None
+        experiment, injection = found
+        to = experiment.to if "/" in experiment.to else f"{snapshot.meta.namespace}/{experiment.to}"
+        return self._faults.dependency(f"canary:{owner}", to, injection, dry_run=experiment.dry_run)
 
     async def _persist(self, gathered: Gathered, decision: Decision) -> None:
         meta = gathered.snapshot.meta

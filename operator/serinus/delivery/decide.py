@@ -12,7 +12,7 @@ from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec
 from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Condition, Reason
-from serinus.delivery import deletion, finishing, moves, plan, requests, running
+from serinus.delivery import deletion, experiment, finishing, moves, plan, requests, running
 from serinus.delivery.model import Decision, Event, Snapshot, Target, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
@@ -24,6 +24,8 @@ def decide(snapshot: Snapshot, now: datetime) -> Decision:
     else:
         hindered = _obstacle(snapshot) or _suspended(snapshot)
         move = (hindered and (_stopped(snapshot, now) or hindered)) or _resumed(snapshot) or _live(snapshot, now)
+    if move.stalled or move.status.phase is Phase.SUSPENDED:  # nobody looks after an experiment now
+        move = replace(move, status=experiment.broken_off(move.status, now))
     status = _described(snapshot, move, now)
     return Decision(status, move.events, move.after_s, move.finished)
 

@@ -68,9 +68,9 @@ class Book:
         """Return the book as plain JSON for the status."""
         return {
             "reader": self.reader,
-            "base": _dump(self.base),
-            "total": _dump(self.total),
-            "mark": _dump(self.mark),
+            "base": dump_counts(self.base),
+            "total": dump_counts(self.total),
+            "mark": dump_counts(self.mark),
             "baseHalves": [list(half) for half in self.base_halves],
             "halves": [list(half) for half in self.halves],
             "before": _row(self.before),
@@ -85,9 +85,9 @@ def load(raw: dict[str, Any]) -> Book:
         return Book()
     return Book(
         reader=raw["reader"],
-        base=_load(raw["base"]),
-        total=_load(raw["total"]),
-        mark=_load(raw["mark"]),
+        base=load_counts(raw["base"]),
+        total=load_counts(raw["total"]),
+        mark=load_counts(raw["mark"]),
         base_halves=_halves(raw["baseHalves"]),
         halves=_halves(raw["halves"]),
         before=_counts(raw["before"]),
@@ -118,11 +118,13 @@ def _add(one: Evidence, two: Evidence) -> Evidence:
     return Evidence(one.candidate + two.candidate, one.stable + two.stable)
 
 
-def _dump(evidence: Evidence) -> list[list[int]]:
+def dump_counts(evidence: Evidence) -> list[list[int]]:
+    """Return counts as plain JSON."""
     return [_row(evidence.candidate), _row(evidence.stable)]
 
 
-def _load(raw: list[list[int]]) -> Evidence:
+def load_counts(raw: list[list[int]]) -> Evidence:
+    """Return what ``dump_counts`` wrote."""
     return Evidence(*(_counts(row) for row in raw))
 
 

@@ -85,7 +85,7 @@ def allowance(namespace: str, annotations: dict[str, str]) -> Allowance:
     )
 
 
-def fingerprint(fault: Fault) -> str:
+def fingerprint(fault: Injection) -> str:
     """Return what tells a fault apart from a changed one."""
     spec = fault.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:10]
@@ -126,17 +126,22 @@ def ended(fault: FaultStatus, why: str, at: datetime) -> FaultStatus:
 
 def words(fault: Fault) -> str:
     """Return in words what a fault does, and to which requests."""
+    methods = tuple(fault.match.methods or (() if fault.allow_unsafe else SAFE_METHODS))
+    which = f" {', '.join(methods)}" if methods else ""
+    routes = f" on {', '.join(fault.routes)}" if fault.routes else ""
+    who = ", ".join(fault.from_) if fault.from_ else "all callers"
+    return f"{effect_words(fault)} for {fault.percentage:g} % of the{which} requests{routes} of {who}"
+
+
+def effect_words(fault: Injection) -> str:
+    """Return in words what happens to a request that is hit."""
     parts = [f"delay of {fault.delay}"] if fault.delay else []
     if fault.abort:
         status = fault.abort.http_status
         parts.append(f"answer {status}" if status else f"gRPC status {fault.abort.grpc_status}")
     if fault.reset:
         parts.append("broken connection")
-    methods = tuple(fault.match.methods or (() if fault.allow_unsafe else SAFE_METHODS))
-    which = f" {', '.join(methods)}" if methods else ""
-    routes = f" on {', '.join(fault.routes)}" if fault.routes else ""
-    who = ", ".join(fault.from_) if fault.from_ else "all callers"
-    return f"{' and '.join(parts)} for {fault.percentage:g} % of the{which} requests{routes} of {who}"
+    return " and ".join(parts)
 
 
 def accounts(fault: Fault, namespace: str) -> frozenset[tuple[str, str]] | None:

@@ -46,7 +46,7 @@ def _shift(
     snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, run: RunStatus, _target: Target, now: datetime
 ) -> Move:
     if snapshot.mesh.weight != run.weight or not snapshot.mesh.complete:
-        reason, message = running.proxies_wait(snapshot, "weight 100 %")
+        reason, message = moves.proxies_wait(snapshot, "weight 100 %")
         return Move(status, reason, message, (), TICK_S)
     acknowledged = {"acknowledged_at": stamp(now)}
     why_not = not_adoptable(snapshot, spec, run)
@@ -139,13 +139,13 @@ def restoring(snapshot: Snapshot, run: RunStatus, now: datetime) -> Move:
     status, mesh = snapshot.status, snapshot.mesh
     if run.stage == plan.SETTLE:
         if not mesh.shifted or not mesh.complete:
-            reason, message = running.proxies_wait(snapshot, "the promoted pods as stable ones")
+            reason, message = moves.proxies_wait(snapshot, "the promoted pods as stable ones")
             return Move(status, reason, message, (), TICK_S)
         changed = moves.enter(status, Phase.RESTORING, plan.SHIFT, now, weight=0, acknowledged_at="")
         return Move(changed, Reason.RESTORING, "the sidecars are given the plain route", (), 0)
     if run.stage == plan.SHIFT:
         if mesh.weight != 0 or not mesh.complete:
-            reason, message = running.proxies_wait(snapshot, "the plain route")
+            reason, message = moves.proxies_wait(snapshot, "the plain route")
             return Move(status, reason, message, (), TICK_S)
         changed = moves.enter(status, Phase.RESTORING, plan.CLEAN, now)
         return Move(changed, Reason.RESTORING, "helpers are taken away", (), 0)
@@ -166,7 +166,7 @@ def rolling_back(snapshot: Snapshot, run: RunStatus, target: Target | None, now:
         slow = all(waited_s >= LAGGARDS_S for _, waited_s in mesh.laggards)
         overdue = given and slow and since(run.stage_since, now) >= LAGGARDS_S
         if not overdue and not (given and mesh.complete):
-            _, message = running.proxies_wait(snapshot, "weight 0 %")
+            _, message = moves.proxies_wait(snapshot, "weight 0 %")
             return Move(status, Reason.ROLLING_BACK, f"{run.cause_message}; {message}", (), TICK_S)
         changed = moves.enter(status, Phase.ROLLING_BACK, plan.DRAIN, now)
         return Move(changed, Reason.ROLLING_BACK, f"{run.cause_message}; the candidate's pods drain", (), 0)

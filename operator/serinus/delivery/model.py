@@ -101,6 +101,10 @@ class Mesh:
     candidates: int = 0
     shifted: bool = False
     """Whether the published stable endpoints include the pods of the candidate's revision."""
+    arms: int = 0
+    """How many endpoints each of an experiment's two groups has among those that were published, at least."""
+    arms_pct: int = 0
+    """Which share of the requests each of them was given."""
     connected: int = 0
     acknowledged: int = 0
     laggards: tuple[tuple[str, float], ...] = ()
@@ -133,6 +137,32 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmTotals:
+    """What one reader has counted of an experiment's two groups since it began: their tries, and their own calls.
+
+    ``calls`` are those to the dependency, the candidate's group first. ``age_s`` is how long ago that was read.
+    """
+
+    reader: str
+    evidence: Evidence
+    calls: tuple[int, int] = (0, 0)
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """The Service that an experiment lets fail. ``refusal`` says why it may not; ``busy`` names who does so already.
+
+    ``through`` sidecars send their calls by where the fault would happen, in ``injecting`` of them it does.
+    """
+
+    refusal: str = ""
+    busy: str = ""
+    through: int = 0
+    injecting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a decision looks at, gathered at one moment. Missing things are None."""
 
@@ -152,6 +182,8 @@ class Snapshot:
     mesh: Mesh = Mesh()
     totals: Totals | None = None
     readings: tuple[Reading, ...] = ()
+    arms: ArmTotals | None = None
+    dependency: Dependency | None = None
 
     @property
     def twin(self) -> ReplicaSet | None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from serinus.analysis.model import Finding
 from serinus.api.canary import CanarySpec
-from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
+from serinus.api.release import CanaryStatus, MetricStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import plan
 from serinus.delivery.model import Event, Snapshot, stamp
@@ -95,6 +96,10 @@ def go_to_leg(status: CanaryStatus, spec: CanarySpec, index: int, now: datetime)
         message = f"{place} waits for approval: {leg.text}"
         waiting = enter(status, Phase.WAITING, plan.JUDGE, now, **changes)
         return Move(waiting, Reason.WAITING, message, (Event(Reason.WAITING, message),), 0)
+    if leg.kind == plan.FAULT:
+        message = f"{place} is next"
+        analysing = enter(status, Phase.ANALYSING, plan.JUDGE, now, **changes, experiment={})
+        return Move(analysing, Reason.ANALYSING, message, (Event(Reason.ANALYSING, message),), 0)
     message = f"{place}: {leg.weight} % of the requests go to the candidate"
     if leg.kind == plan.WATCH:
         message = f"the candidate has passed; it is watched at {leg.weight} % for {plan.about(leg.hold_s)}"
@@ -109,3 +114,36 @@ def settle_stable(status: CanaryStatus, promoted: Promoted) -> CanaryStatus:
         history = [status.stable, *(old for old in history if old.revision != status.stable.revision)][:HISTORY]
     history = [old for old in history if old.revision != promoted.revision]
     return status.model_copy(update={"stable": promoted, "history": history})
+
+
+def metric_status(finding: Finding) -> MetricStatus:
+    """Return a finding as a status tells it."""
+    numbers = finding.numbers
+    return MetricStatus(
+        name=finding.metric,
+        verdict=finding.verdict.value,
+        outcome=finding.outcome,
+        candidate=finding.candidate,
+        stable=finding.stable,
+        limit=finding.limit,
+        message=finding.message,
+        bad=numbers.bad if numbers else None,
+        requests=numbers.requests if numbers else None,
+        stable_bad=numbers.stable_bad if numbers else None,
+        stable_requests=numbers.stable_requests if numbers else None,
+        excess=list(numbers.excess or ()) if numbers else [],
+        harm=numbers.harm if numbers else None,
+        safe=numbers.safe if numbers else None,
+        needed=numbers.needed if numbers else None,
+    )
+
+
+def proxies_wait(snapshot: Snapshot, what: str) -> tuple[Reason, str]:
+    """Return the reason and sentence for waiting until the sidecars have what was published."""
+    mesh = snapshot.mesh
+    if mesh.rejections:
+        return Reason.REJECTED_BY_PROXY, f"a sidecar refused the configuration: {mesh.rejections[0]}"
+    slow = f"; the slowest is {mesh.laggards[0][0]}, {mesh.laggards[0][1]:.0f} s" if mesh.laggards else ""
+    if not mesh.settled:
+        return Reason.WAITING, "sidecars are coming back after a restart of the operator"
+    return Reason.WAITING, f"{mesh.acknowledged} of {mesh.connected} sidecars have {what}{slow}"

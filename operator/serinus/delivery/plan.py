@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from serinus.analysis.rows import settings_of
 from serinus.analysis.settings import PROFILES
 from serinus.api.base import seconds
-from serinus.api.canary import CanarySpec
+from serinus.api.canary import CanarySpec, Step
+from serinus.api.fault import Abort, Experiment, Injection
 from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.api.status import Reason
 
@@ -21,6 +22,14 @@ NATIVE = "Native"  # the target rolls out by itself, traffic stays on the twin
 SETTLE = "Settle"  # every sidecar learns that the promoted pods are the stable ones
 CLEAN = "Clean"  # helpers go
 DRAIN = "Drain"  # the twin goes
+ARMS = "Arms"  # the two groups of pods for an experiment of the fault gate start
+WARM = "Warm"  # they get their share of the requests, without a fault
+INJECT = "Inject"  # calls of theirs fail, and they are compared
+RECOVER = "Recover"  # calls do not fail any more, and they are compared
+HELD = "Held"  # the experiment ended without a verdict, and a person decides
+
+EXPERIMENT = (ARMS, WARM, INJECT, RECOVER)
+"""Stages of an experiment in which its two groups of pods exist."""
 
 FINAL = (ADOPT, RELEASE, NATIVE)
 """Stages of a promotion in which the target takes over."""
@@ -38,37 +47,67 @@ class Leg:
     """One part of the way to promotion.
 
     In one of kind ``STEP`` the ``weight`` is fixed and held for ``hold_s`` seconds at least; in one of kind
-    ``ADAPTIVE`` evidence decides, up to ``weight``; ``APPROVAL`` waits for a person, with ``text``; ``WATCH`` holds a
-    candidate that has passed.
+    ``ADAPTIVE`` evidence decides, up to ``weight``; ``APPROVAL`` waits for a person, with ``text``; ``FAULT`` makes the
+    experiment of the name ``text``, of which it is the part with the index ``part``, at whatever weight there is;
+    ``WATCH`` holds a candidate that has passed.
     """
 
     kind: str
     weight: int | None = None
     hold_s: float = 0.0
     text: str = ""
+    part: int = 0
 
 
-STEP, ADAPTIVE, APPROVAL, WATCH = "Step", "Adaptive", "Approval", "Watch"
+STEP, ADAPTIVE, APPROVAL, FAULT, WATCH = "Step", "Adaptive", "Approval", "Fault", "Watch"
 
 
 def legs(spec: CanarySpec) -> tuple[Leg, ...]:
     """Return the way to promotion, leg by leg."""
     strategy = spec.strategy
     if strategy.steps:
-        way = [
-            Leg(STEP, step.weight, seconds(step.for_) if step.for_ else 0.0)
-            if step.weight is not None
-            else Leg(APPROVAL, text=step.approval or "")
-            for step in strategy.steps
-        ]
+        way = [leg for step in strategy.steps for leg in _of_step(spec, step)]
         if not strategy.watch:
             return tuple(way)
     else:
         way = [Leg(ADAPTIVE, settings_of(spec).most_pct)]
+        way += [leg for experiment in spec.faults for leg in _of_experiment(experiment)]
     profile, watch = PROFILES[spec.analysis.profile], strategy.watch
     hold_s = seconds(watch.for_) if watch and watch.for_ is not None else profile.watch_s
     back = watch.hold_back if watch and watch.hold_back is not None else profile.hold_back_pct
     return (*way, Leg(WATCH, 100 - back, hold_s)) if hold_s else tuple(way)
+
+
+def _of_step(spec: CanarySpec, step: Step) -> list[Leg]:
+    if step.weight is not None:
+        return [Leg(STEP, step.weight, seconds(step.for_) if step.for_ else 0.0)]
+    if step.approval is not None:
+        return [Leg(APPROVAL, text=step.approval)]
+    return [leg for each in spec.faults if each.name == step.fault for leg in _of_experiment(each)]
+
+
+def _of_experiment(experiment: Experiment) -> list[Leg]:
+    return [Leg(FAULT, text=experiment.name, part=part) for part in range(len(injections(experiment)))]
+
+
+def injections(experiment: Experiment) -> tuple[Injection, ...]:
+    """Return what goes wrong in an experiment, one after the other."""
+    if experiment.suite is None:
+        fields = experiment.model_dump(include={"delay", "abort", "reset", "percentage"})
+        return (Injection.model_validate(fields, by_name=True),)
+    share = experiment.percentage
+    if experiment.suite == "errors":
+        return Injection(abort=Abort(http_status=503), percentage=share), Injection(reset=True, percentage=share)
+    return Injection(delay="1s", percentage=share), Injection(delay="10s", percentage=share)
+
+
+def experiment_at(spec: CanarySpec, index: int) -> tuple[Experiment, Injection] | None:
+    """Return the experiment that a leg makes, and what goes wrong in this part of it; None for another leg."""
+    leg = leg_at(spec, index)
+    if leg is None or leg.kind != FAULT:
+        return None
+    experiment = next(each for each in spec.faults if each.name == leg.text)
+    return experiment, injections(experiment)[leg.part]
 
 
 def leg_at(spec: CanarySpec, index: int) -> Leg | None:
@@ -106,18 +145,26 @@ def next_leg(spec: CanarySpec, run: RunStatus) -> int:
     if run.stage == JUDGE and not adaptive and weight_of(spec, run.step) != run.weight:
         return next((i for i, leg in enumerate(way) if (leg.weight or 0) > run.weight), len(way))
     index = run.step + 1
-    while index < len(way) and weight_of(spec, index) < run.weight:
+    while index < len(way) and way[index].kind != FAULT and weight_of(spec, index) < run.weight:
         index += 1
     return min(index, len(way))
+
+
+def is_last(spec: CanarySpec, run: RunStatus) -> bool:
+    """Whether nothing but experiments and a watch come between the present leg and the promotion."""
+    rest = legs(spec)[next_leg(spec, run) :]
+    return all(leg.kind in (FAULT, WATCH) for leg in rest)
 
 
 def place(spec: CanarySpec, index: int) -> str:
     """Return where in the plan a leg is, for people."""
     way = legs(spec)
     leg = way[min(index, len(way) - 1)]
+    if leg.kind == FAULT and not spec.strategy.steps:
+        return f"the experiment {leg.text}"
     if leg.kind in (ADAPTIVE, WATCH):
         return "the adaptive run" if leg.kind == ADAPTIVE else "the watch"
-    steps = [other for other in way if other.kind in (STEP, APPROVAL)]
+    steps = [other for other in way if other.kind in (STEP, APPROVAL, FAULT)]
     return f"step {min(index + 1, len(steps))} of {len(steps)}"
 
 

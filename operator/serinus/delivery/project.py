@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serinus.api.commands import commands
+from serinus.api.fault import Injection
 from serinus.api.names import (
     ANNOTATION_COMMAND_PREFIX,
     API_VERSION,
@@ -16,6 +17,7 @@ from serinus.api.names import (
 )
 from serinus.api.release import Phase, RunStatus
 from serinus.delivery import plan, recording
+from serinus.delivery.arms import arm_hashes, arm_size
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
 from serinus.delivery.revision import adopted_template, twin_name, twin_template
 
@@ -31,6 +33,28 @@ class Route:
     pod_hash: str = ""
     excluded: str = ""
     shifted: bool = False
+    arms: tuple[str, str] = ("", "")
+    """``pod-template-hash`` of an experiment's two groups, the candidate's first; empty when there are none."""
+    arms_pct: int = 0
+    """Share of the requests that each of them gets, in percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An experiment that is under way, for the sidecars of its two groups.
+
+    ``arms`` are the ``pod-template-hash`` of both. Calls go by where the fault would happen once ``through``, and meet
+    it while ``injected``.
+    """
+
+    name: str
+    to: str
+    spec: Injection
+    retries: bool
+    allow_unsafe: bool
+    arms: tuple[str, str]
+    through: bool = False
+    injected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,8 @@ class Desired:
     """The Service by which the candidate was reached, when it is to go."""
     commands_done: tuple[str, ...] = ()
     """Annotations of requests that were dealt with."""
+    trial: Trial | None = None
+    """The experiment that is under way. It ends by itself where this is not asked for again and again."""
     record: tuple[dict[str, Any], ...] = ()
     """Parts of the run's record that must exist; those that do are left alone. A release waits for none of them."""
 
@@ -101,8 +127,10 @@ def _label(snapshot: Snapshot) -> str | None:
 
 def _leaving(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> tuple[ReplicaSet, ...]:
     """Return the twins that nobody needs: all when no candidate is wanted, else those of other runs."""
-    wanted = run is not None and _twin_wanted(phase, run)
-    return tuple(rs for rs in snapshot.twins if not wanted or (run and rs.pod_hash != run.pod_hash))
+    kept = {run.pod_hash} if run is not None and _twin_wanted(phase, run) else set()
+    if run is not None and _experimenting(snapshot, run):
+        kept.update(arm_hashes(run))
+    return tuple(rs for rs in snapshot.twins if rs.pod_hash not in kept)
 
 
 def _with_objects(
@@ -119,6 +147,8 @@ def _with_objects(
         elif twin is not None and twin.owner_uid == snapshot.meta.uid and twin.replicas != run.replicas:
             scale.append((twin, run.replicas))
         create += _candidate_service(snapshot, run, name)
+        if _experimenting(snapshot, run):
+            create += _arms(snapshot, run, target)
     if run:
         scale += _judged_only(snapshot, phase, run, target)
     promoting = phase is Phase.PROMOTING and run is not None
@@ -133,6 +163,7 @@ def _with_objects(
         scale=tuple(scale),
         open_gates=open_gates,
         adopt=adopt,
+        trial=_trial(snapshot, run) if run else None,
         untrack=tuple(pod.name for pod in snapshot.pods if pod.tracked and _kept(snapshot, pod.pod_hash))
         if cleaning
         else (),
@@ -150,7 +181,55 @@ def _route(phase: Phase | None, run: RunStatus | None, snapshot: Snapshot) -> Ro
     adopted = snapshot.twin is not None and snapshot.twin.owner_uid != snapshot.meta.uid
     if phase is Phase.ROLLING_BACK:
         return Route(0, "" if run.stage == plan.DRAIN else run.pod_hash, "" if adopted else run.pod_hash)
-    return Route(run.weight, run.pod_hash, run.pod_hash)
+    plain = Route(run.weight, run.pod_hash, run.pod_hash)
+    found = plan.experiment_at(snapshot.spec, run.step) if snapshot.spec else None
+    if found is None or not _experimenting(snapshot, run):
+        return plain
+    share = found[0].share if run.stage in _WITH_REQUESTS else 0
+    return replace(plain, arms=arm_hashes(run), arms_pct=share)
+
+
+_WITH_REQUESTS = (plan.WARM, plan.INJECT, plan.RECOVER)
+
+
+def _experimenting(snapshot: Snapshot, run: RunStatus) -> bool:
+    """Whether an experiment is under way. None is while nothing moves: nobody would look after it."""
+    spec, status = snapshot.spec, snapshot.status
+    if spec is None or run.stage not in plan.EXPERIMENT or status.phase not in plan.IN_RUN:
+        return False
+    return plan.experiment_at(spec, run.step) is not None
+
+
+def _trial(snapshot: Snapshot, run: RunStatus) -> Trial | None:
+    found = plan.experiment_at(snapshot.spec, run.step) if snapshot.spec else None
+    if found is None or not _experimenting(snapshot, run):
+        return None
+    experiment, injection = found
+    return Trial(
+        name=f"{snapshot.meta.namespace}/{snapshot.meta.name}: {experiment.name}",
+        to=experiment.to if "/" in experiment.to else f"{snapshot.meta.namespace}/{experiment.to}",
+        spec=injection,
+        retries=experiment.at == "Dependency",
+        allow_unsafe=experiment.allow_unsafe,
+        arms=arm_hashes(run),
+        through=run.stage in _WITH_REQUESTS,
+        injected=run.stage == plan.INJECT and not experiment.dry_run,
+    )
+
+
+def _arms(snapshot: Snapshot, run: RunStatus, target: Target) -> list[dict[str, Any]]:
+    """Return the ReplicaSets of an experiment's two groups, as far as they are missing."""
+    stable, spec = snapshot.status.stable, snapshot.spec
+    own = [rs for rs in snapshot.targets_own if stable and rs.revision == stable.revision]
+    if spec is None or not own or target.revision != run.revision:
+        return []
+    there = {rs.pod_hash for rs in snapshot.replicasets}
+    templates = (target.template, own[0].manifest["spec"]["template"])
+    return [
+        _replicaset(snapshot, target, pod_hash, arm_size(snapshot), template, spec.candidate.without_labels)
+        for pod_hash, template in zip(arm_hashes(run), templates, strict=True)
+        if pod_hash not in there
+    ]
 
 
 def _twin_wanted(phase: Phase | None, run: RunStatus) -> bool:
@@ -249,19 +328,25 @@ def _owner(snapshot: Snapshot) -> dict[str, Any]:
 
 def _twin(snapshot: Snapshot, run: RunStatus, target: Target) -> dict[str, Any]:
     without = snapshot.spec.candidate.without_labels if snapshot.spec else []
+    return _replicaset(snapshot, target, run.pod_hash, run.replicas, target.template, without)
+
+
+def _replicaset(
+    snapshot: Snapshot, target: Target, pod_hash: str, size: int, template: dict[str, Any], without: list[str]
+) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
         "metadata": {
             "namespace": snapshot.meta.namespace,
-            "name": twin_name(target.name, run.pod_hash),
+            "name": twin_name(target.name, pod_hash),
             "labels": {LABEL_OWNER: snapshot.meta.name},
             "ownerReferences": [_owner(snapshot)],
         },
         "spec": {
-            "replicas": run.replicas,
-            "selector": {"matchLabels": {LABEL_HASH: run.pod_hash}},
-            "template": twin_template(target.template, run.pod_hash, without),
+            "replicas": size,
+            "selector": {"matchLabels": {LABEL_HASH: pod_hash}},
+            "template": twin_template(template, pod_hash, without),
         },
     }
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from serinus.analysis import analyse
-from serinus.analysis.model import Evidence, Finding, Judgement, Sample, Verdict
+from serinus.analysis.model import Evidence, Judgement, Sample, Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec
-from serinus.api.release import CanaryStatus, MetricStatus, Phase, RunStatus
+from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.api.status import Reason
-from serinus.delivery import evidence, moves, plan
+from serinus.delivery import evidence, experiment, moves, plan
 from serinus.delivery.model import Event, Snapshot, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
@@ -25,6 +25,11 @@ def look(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) ->
     late = _deadline(status, spec, run, now)
     if late:
         return late
+    leg = plan.leg_at(spec, run.step)
+    if leg is not None and leg.kind == plan.FAULT and run.stage not in (plan.SCALE, plan.SHIFT):
+        if ready_pods(snapshot):
+            return experiment.look(snapshot, status, spec, run, judgement, now)
+        status = experiment.broken_off(status, now)
     if status.phase is Phase.PREPARING or run.stage == plan.SCALE:
         return _scale(snapshot, status, spec, run, judgement, now)
     if run.stage == plan.SHIFT:
@@ -60,31 +65,10 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
         snapshot.status,
         evidence=book.dump(),
         verdict=judgement.verdict.value,
-        metrics=[_metric(finding) for finding in judgement.findings] if run.weight else run.metrics,
+        metrics=[moves.metric_status(finding) for finding in judgement.findings] if run.weight else run.metrics,
         measured_weight=evidence.measured_weight(book.window) if in_force and run.weight else None,
     )
     return status, judgement
-
-
-def _metric(finding: Finding) -> MetricStatus:
-    numbers = finding.numbers
-    return MetricStatus(
-        name=finding.metric,
-        verdict=finding.verdict.value,
-        outcome=finding.outcome,
-        candidate=finding.candidate,
-        stable=finding.stable,
-        limit=finding.limit,
-        message=finding.message,
-        bad=numbers.bad if numbers else None,
-        requests=numbers.requests if numbers else None,
-        stable_bad=numbers.stable_bad if numbers else None,
-        stable_requests=numbers.stable_requests if numbers else None,
-        excess=list(numbers.excess or ()) if numbers else [],
-        harm=numbers.harm if numbers else None,
-        safe=numbers.safe if numbers else None,
-        needed=numbers.needed if numbers else None,
-    )
 
 
 def ready_pods(snapshot: Snapshot) -> int:
@@ -116,17 +100,6 @@ def not_in_time(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, want
         f"{trouble(snapshot)}"
     )
     return moves.roll_back(status, Reason.PROGRESS_DEADLINE, message, now)
-
-
-def proxies_wait(snapshot: Snapshot, what: str) -> tuple[Reason, str]:
-    """Return the reason and sentence for waiting until the sidecars have what was published."""
-    mesh = snapshot.mesh
-    if mesh.rejections:
-        return Reason.REJECTED_BY_PROXY, f"a sidecar refused the configuration: {mesh.rejections[0]}"
-    slow = f"; the slowest is {mesh.laggards[0][0]}, {mesh.laggards[0][1]:.0f} s" if mesh.laggards else ""
-    if not mesh.settled:
-        return Reason.WAITING, "sidecars are coming back after a restart of the operator"
-    return Reason.WAITING, f"{mesh.acknowledged} of {mesh.connected} sidecars have {what}{slow}"
 
 
 def _deadline(status: CanaryStatus, spec: CanarySpec, run: RunStatus, now: datetime) -> Move | None:
@@ -172,7 +145,7 @@ def _scale(
 
 def _shift(snapshot: Snapshot, status: CanaryStatus, run: RunStatus, now: datetime) -> Move:
     if snapshot.mesh.weight != run.weight or not snapshot.mesh.complete:
-        reason, message = proxies_wait(snapshot, f"weight {run.weight} %")
+        reason, message = moves.proxies_wait(snapshot, f"weight {run.weight} %")
         return Move(status, reason, message, (), TICK_S)
     assert status.run is not None  # noqa: S101 - a phase of a run
     phase = status.phase or Phase.ANALYSING
@@ -201,7 +174,7 @@ def _judge(snapshot: Snapshot, status: CanaryStatus, spec: CanarySpec, judgement
         message = f"{place} for another {plan.about(left)}; {judgement.message}"
         return Move(_as(status, plan.phase_of(leg)), plan.reason_of(leg), message, (), min(TICK_S, left + 0.05))
     if snapshot.mesh.rejections:
-        reason, message = proxies_wait(snapshot, "it")
+        reason, message = moves.proxies_wait(snapshot, "it")
         return Move(_as(status, Phase.WAITING), reason, message, (), TICK_S)
     if leg is not None and leg.kind == plan.ADAPTIVE:
         return _adapt(status, spec, run, judgement, now)
@@ -220,8 +193,7 @@ def _passed(spec: CanarySpec, run: RunStatus, judgement: Judgement) -> bool:
     leg = plan.leg_at(spec, run.step)
     if judgement.hold or (leg is not None and leg.kind == plan.WATCH):
         return not judgement.hold
-    following = plan.leg_at(spec, plan.next_leg(spec, run))
-    last = following is None or following.kind == plan.WATCH
+    last = plan.is_last(spec, run)
     limited = any(finding.outcome for finding in judgement.findings if finding.verdict is Verdict.UNDECIDED)
     return judgement.verdict is Verdict.SAFE or (not last and not limited)
 

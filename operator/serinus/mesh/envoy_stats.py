@@ -52,6 +52,7 @@ _ON_DEMAND = ("errors", "retried_errors", "grpc_faults")
 _SERVER_FAULTS = frozenset({2, 4, 8, 13, 14, 15})
 """gRPC's UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's doing."""
 _UPTIME = "server.uptime"
+_STAGED = "http.stage.downstream_rq_total"
 _PREFIX = "cluster."
 _ENDPOINT = ".endpoint."
 _LATENCY = ".upstream_rq_time"
@@ -148,12 +149,13 @@ Endpoints = dict[str, EndpointCounters]
 class Sheet:
     """One answer of a sidecar: counters by cluster, and how long it has been running (None: it did not say).
 
-    ``endpoints`` are those of the clusters that show them, by cluster.
+    ``endpoints`` are those of the clusters that show them, by cluster; ``staged`` are requests by way of a stage.
     """
 
     clusters: dict[str, ClusterCounters]
     uptime_s: float | None
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    staged: int = 0
 
 
 def parse(stats: bytes | Mapping[str, Any]) -> dict[str, ClusterCounters]:
@@ -177,6 +179,7 @@ def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
     buckets: dict[str, tuple[int, ...]] = {}
     endpoints: dict[str, Endpoints] = {}
     uptime_s: float | None = None
+    staged = 0
     try:
         entries = (json.loads(stats) if isinstance(stats, bytes) else stats)["stats"]
         for entry in entries:
@@ -184,6 +187,8 @@ def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
                 buckets.update(_latencies(entry["histograms"]["details"]))
             elif entry["name"] == _UPTIME:
                 uptime_s = float(entry["value"])
+            elif entry["name"] == _STAGED:
+                staged = int(entry["value"])
             elif _ENDPOINT in entry["name"]:
                 _add_endpoint(endpoints, entry["name"], int(entry["value"]))
             elif (place := _place(entry["name"])) is not None:
@@ -193,7 +198,7 @@ def read_sheet(stats: bytes | Mapping[str, Any]) -> Sheet:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the sidecar's statistics cannot be read: {error!r}") from error
     clusters = {name: _counters(found, buckets.get(name, _NO_BUCKETS)) for name, found in values.items()}
-    return Sheet(clusters, uptime_s, endpoints)
+    return Sheet(clusters, uptime_s, endpoints, staged)
 
 
 def _counters(found: Mapping[str, int], buckets: tuple[int, ...]) -> ClusterCounters:

@@ -32,17 +32,19 @@ class Caller:
 class Gate:
     """One gate that is open.
 
-    ``name`` is the runtime key that routes ask for, ``key`` the Service that the fault is about. It is open to
-    ``percentage`` of the requests of the service accounts ``accounts`` (namespace and name), or of everybody (None).
+    ``name`` is the runtime key that routes ask for. It is open to ``percentage`` of the requests of the accounts
+    ``accounts`` (namespace and name), or of everybody (None), and of ``pods`` by UID only, where that is not None.
     """
 
     name: str
-    key: str
     percentage: float
     accounts: frozenset[tuple[str, str]] | None = None
+    pods: frozenset[str] | None = None
 
     def admits(self, caller: Caller) -> bool:
         """Whether it is open in this caller's sidecar."""
+        if self.pods is not None and caller.uid not in self.pods:
+            return False
         return self.accounts is None or (caller.namespace, caller.account) in self.accounts
 
 

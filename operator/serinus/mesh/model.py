@@ -33,6 +33,17 @@ class PortState:
     protocol: Protocol
     stable: tuple[Endpoint, ...] = ()
     candidate: tuple[Endpoint, ...] = ()
+    candidate_fault: tuple[Endpoint, ...] = ()
+    stable_fault: tuple[Endpoint, ...] = ()
+
+    def pool(self, variant: str) -> tuple[Endpoint, ...]:
+        """Return the endpoints of one variant."""
+        pools = {
+            "candidate": self.candidate,
+            "candidate-fault": self.candidate_fault,
+            "stable-fault": self.stable_fault,
+        }
+        return pools.get(variant, self.stable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class ServiceState:
     """One managed Service, whole: what sidecars get for it is a pure function of this.
 
     ``weight_pct`` is the candidate's share. ``canary`` tells whether a Canary exists, so that both clusters do.
+    ``arms`` tells whether an experiment has its two groups of pods, each of which gets ``arms_pct`` of the requests.
     """
 
     namespace: str
@@ -81,6 +93,15 @@ class ServiceState:
     policy: TrafficPolicySpec | None = None
     faults: tuple[Fault, ...] = ()
     stages: tuple[Stage, ...] = ()
+    arms: bool = False
+    arms_pct: int = 0
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The kinds of clusters that each port has."""
+        if not self.canary:
+            return ("stable",)
+        return ("stable", "candidate", *(("candidate-fault", "stable-fault") if self.arms else ()))
 
     @property
     def key(self) -> str:
@@ -127,5 +148,5 @@ class Acks:
 
 
 def cluster_name(namespace: str, service: str, port: int, variant: str) -> str:
-    """Return the cluster's name; ``variant`` is ``stable`` or ``candidate``. No dots: Envoy's tags cut at the first."""
+    """Return the cluster's name; ``variant`` is one of ``ServiceState.variants``. No dots: Envoy's tags cut there."""
     return f"{namespace}|{service}|{port}|{variant}"

@@ -40,15 +40,13 @@ def render_service(state: ServiceState) -> tuple[Resource, ...]:
     """
     if not state.addresses:
         return ()
-    variants = ("stable", "candidate") if state.canary else ("stable",)
     resources: list[Resource] = []
     for port in state.ports:
-        for variant in variants:
+        for variant in state.variants:
             name = cluster_name(state.namespace, state.name, port.port, variant)
-            pool = port.stable if variant == "stable" else port.candidate
             per_endpoint = variant == "stable" and state.canary
             resources.append(_cluster(name, port.protocol is not Protocol.HTTP, per_endpoint))
-            resources.append(_endpoints(name, frozenset((each.address, each.port) for each in pool)))
+            resources.append(_endpoints(name, frozenset((each.address, each.port) for each in port.pool(variant))))
         for stage in state.stages:
             resources += _stage(state, port, stage)
         name = listener_name(state.namespace, state.name, port.port)
@@ -98,7 +96,7 @@ def _stage(state: ServiceState, port: PortState, stage: Stage) -> list[Resource]
         reset=RESET_CLUSTER if stage.spec.reset else "",
         fault_header=HEADER_FAULT,
         label=stage.label,
-        clusters=routes.weighted(state.namespace, state.name, port, state.weight_pct if state.canary else 0),
+        clusters=routes.weighted(state, port),
     )
     http2 = port.protocol is not Protocol.HTTP
     return [
@@ -112,7 +110,7 @@ def _stage(state: ServiceState, port: PortState, stage: Stage) -> list[Resource]
 
 def _routes(name: str, state: ServiceState, port: PortState) -> Resource:
     stable = cluster_name(state.namespace, state.name, port.port, "stable")
-    first = routes.weighted(state.namespace, state.name, port, state.weight_pct if state.canary else 0)
+    first = routes.weighted(state, port)
     stages = tuple((stage, _stage_name(stage, port)) for stage in state.stages)
     entries = routes.entries(state.policy, rescue=first != ((stable, 100),), faults=state.faults, stages=stages)
     data = render(

@@ -8,7 +8,7 @@ from serinus.api.fault import Injection
 from serinus.api.matching import SAFE_METHODS, HeaderMatch, Match, PathMatch, StringMatch
 from serinus.api.trafficpolicy import Retries, Route, TrafficPolicySpec
 from serinus.mesh import re2
-from serinus.mesh.model import Fault, PortState, Stage, cluster_name
+from serinus.mesh.model import Fault, PortState, ServiceState, Stage, cluster_name
 from serinus.mesh.schema import SchemaError
 from serinus.mesh.sidecar import HEADER_CUT, HEADER_UNSERVED, RESET_CLUSTER
 
@@ -46,15 +46,21 @@ class RouteEntry:
     cluster: str = ""
 
 
-def weighted(namespace: str, service: str, port: PortState, weight_pct: int) -> Group:
+def weighted(state: ServiceState, port: PortState) -> Group:
     """Return the clusters that a first try may reach, with their weights; a single one gets everything.
 
-    A candidate without endpoints gets nothing. At 100 % the stable one gets nothing.
+    A candidate without endpoints gets nothing. At 100 % the stable one gets nothing. An experiment's two groups get
+    their shares first, and both versions divide the rest between them as they would the whole.
     """
-    stable = cluster_name(namespace, service, port.port, "stable")
-    candidate = cluster_name(namespace, service, port.port, "candidate")
-    share = min(max(weight_pct, 0), 100) if port.candidate else 0
-    return tuple((name, part) for name, part in ((candidate, share), (stable, 100 - share)) if part)
+    stable = cluster_name(state.namespace, state.name, port.port, "stable")
+    candidate = cluster_name(state.namespace, state.name, port.port, "candidate")
+    share = min(max(state.weight_pct, 0), 100) if state.canary and port.candidate else 0
+    parts: Group = ((candidate, share), (stable, 100 - share))
+    if state.arms and state.arms_pct and port.candidate_fault and port.stable_fault:
+        rest = 100 - 2 * state.arms_pct
+        arms = (cluster_name(state.namespace, state.name, port.port, variant) for variant in state.variants[2:])
+        parts = (*((name, part * rest) for name, part in parts), *((name, 100 * state.arms_pct) for name in arms))
+    return tuple((name, part) for name, part in parts if part)
 
 
 def groups(first: Group, stable: str, port: PortState, entries: list[RouteEntry]) -> tuple[Group, ...]:

@@ -83,6 +83,9 @@ class _Watch:
     evidence: Evidence = field(default_factory=Evidence)
     history: ClusterCounters = field(default_factory=ClusterCounters)
     halves: Halves = field(default_factory=Halves)
+    arms: Callable[[], Mapping[str, int]] | None = None
+    called: dict[str, int] = field(default_factory=dict)
+    calls: list[int] = field(default_factory=lambda: [0, 0])
     callers: int = 0
     scraped: int = 0
     missing: int = 0
@@ -139,15 +142,18 @@ class EvidenceReader:
         candidate_clusters: Iterable[str],
         stable_clusters: Iterable[str],
         proxies: Callable[[], Iterable[Proxy]],
+        arms: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """Count for ``key`` from now on. ``proxies`` tells the callers anew each round.
 
-        A key that is watched with the same clusters goes on; with others it starts again.
+        A key that is watched with the same clusters goes on; with others it starts again. ``arms`` tells which pods, by
+        UID, belong to which of an experiment's two groups, 0 or 1: ``calls`` are what these pods themselves have sent
+        by way of a stage.
         """
-        fresh = _Watch(frozenset(candidate_clusters), frozenset(stable_clusters), proxies, self._clock())
+        fresh = _Watch(frozenset(candidate_clusters), frozenset(stable_clusters), proxies, self._clock(), arms=arms)
         present = self._watches.get(key)
         if present is not None and (present.candidate, present.stable) == (fresh.candidate, fresh.stable):
-            present.proxies = proxies
+            present.proxies, present.arms = proxies, arms
         else:
             self._watches[key] = fresh
 
@@ -170,6 +176,11 @@ class EvidenceReader:
             len(watch.halves.tried),
             self._clock() - self._read_at,
         )
+
+    def calls(self, key: str) -> tuple[int, int]:
+        """Return how many calls the pods of an experiment's two groups have sent by way of a stage, since ``watch``."""
+        watch = self._watches.get(key)
+        return (watch.calls[0], watch.calls[1]) if watch else (0, 0)
 
     def share(self, key: str) -> float:
         """Return which part of the key's callers is read, between 0 and 1; less than 1 when there are very many."""
@@ -199,7 +210,9 @@ class EvidenceReader:
                 log.exception("the callers of a key cannot be told", key=key)
                 everyone = []
             watch.callers, watch.scraped, watch.missing = len(everyone), 0, 0
-            for proxy in sample(everyone, MAX_CALLERS):
+            arms = watch.arms() if watch.arms else {}
+            own = [proxy for proxy in everyone if proxy.uid in arms]
+            for proxy in {*sample(everyone, MAX_CALLERS), *own}:
                 callers[proxy.uid] = proxy
                 wanted.setdefault(proxy.uid, []).append(watch)
         self._rota.turn()
@@ -213,7 +226,8 @@ class EvidenceReader:
         async with slots:
             try:
                 async with asyncio.timeout(DEADLINE_S):
-                    sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters, listing)))
+                    calls = any(watch.arms for watch in watches)
+                    sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters, listing, calls=calls)))
             except (OSError, ValueError, aiohttp.ClientError) as error:
                 log.debug("a sidecar gave no statistics", proxy=proxy.name, error=repr(error))
                 for watch in watches:
@@ -222,6 +236,7 @@ class EvidenceReader:
         now = self._clock()
         for watch in watches:
             watch.scraped += 1
+            _take_calls(watch, proxy.uid, sheet)
             _take(watch, proxy.uid, sheet, now, listing & watch.stable)
 
     def _listing(self, uid: str, watches: Sequence[_Watch]) -> frozenset[str]:
@@ -238,6 +253,16 @@ class EvidenceReader:
                 elif self._rota.due(uid, cluster, listed):
                     due.add(cluster)
         return frozenset(due.union(first[:_MAX_FIRST]))
+
+
+def _take_calls(watch: _Watch, uid: str, sheet: Sheet) -> None:
+    """Add what one pod of an experiment has called; its sidecar is new with it, so all that it counted is."""
+    arm = watch.arms().get(uid) if watch.arms else None
+    if arm is None:
+        return
+    before = watch.called.get(uid, 0)
+    watch.calls[arm] += sheet.staged - before if sheet.staged >= before else sheet.staged
+    watch.called[uid] = sheet.staged
 
 
 def _take(watch: _Watch, uid: str, sheet: Sheet, now: float, listing: frozenset[str]) -> None:
@@ -300,9 +325,11 @@ def sample(callers: Iterable[Proxy], limit: int) -> list[Proxy]:
     ]
 
 
-def _query(clusters: Iterable[str], listing: Iterable[str]) -> dict[str, str]:
+def _query(clusters: Iterable[str], listing: Iterable[str], *, calls: bool = False) -> dict[str, str]:
     """Return what to ask for: the clusters' own statistics, none of which begins with e, and of some the endpoints'."""
     wanted = [f"cluster[.]({_either(clusters)})[.][^e]", "server[.]uptime$"]
+    if calls:
+        wanted.append("http[.]stage[.]downstream_rq_total$")
     if listing:
         wanted.append(f"cluster[.]({_either(listing)})[.]endpoint[.].+[.]rq_(success|error)$")
     return {"format": "json", "histogram_buckets": "detailed", "filter": f"^({'|'.join(wanted)})"}

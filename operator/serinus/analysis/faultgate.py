@@ -1,0 +1,333 @@
+"""The judgement of the fault gate: what both arms did under the same fault in, and whether the candidate copes worse.
+
+The state of the tests comes with the call and goes back with the judgement, as plain JSON: the same sample on the same
+state gives the same judgement, in another process and another year.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import log
+from typing import Any
+
+import numpy as np
+
+from serinus.analysis.findings import excess
+from serinus.analysis.gatetests import CALLS, ERRORS, RECOVERY, SLOW, Block, GateSettings, GateTests
+from serinus.analysis.guards import SURE
+from serinus.analysis.latency import slower_than
+from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence, Finding, Numbers, Verdict
+from serinus.analysis.sequential import log_e_difference
+from serinus.analysis.settings import Margin
+from serinus.analysis.words import TIMES, count, milliseconds, percent
+
+__all__ = ["Ending", "GateJudgement", "GateSample", "GateSettings", "GateStage", "judge_gate"]
+
+_SPILL_POINTS, _SPILL_FACTOR = 0.01, 0.5
+"""Clean traffic has moved when its share of failures is above so many points plus so much of what it was before."""
+_NEEDED = 20
+"""With fewer requests of an arm than that, an experiment that has come to its end had no traffic."""
+
+
+class GateStage(StrEnum):
+    """Where an experiment stands: calls fail, or do not any more."""
+
+    FAULT = "Fault"
+    RECOVERY = "Recovery"
+
+
+class Ending(StrEnum):
+    """Why an experiment must end without a verdict."""
+
+    NONE = ""
+    BUDGET = "Budget"  # as many requests failed as were risked
+    TIME = "Time"  # it took too long to tell
+    NO_TRAFFIC = "NoTraffic"  # an arm got too few requests
+    SPILL_OVER = "SpillOver"  # requests outside of the arms fail since the fault began
+    NOT_BY_FAULT = "NotByTheFault"  # the candidate is worse, and just as much without the fault
+
+
+@dataclass(frozen=True, slots=True)
+class GateSample:
+    """What was counted since the stage began: by the arms, by the clean versions, and by those before the fault.
+
+    ``calls`` are the arms' calls to the dependency, the candidate's first; ``at_s`` is how long the stage goes on.
+    """
+
+    stage: GateStage
+    arms: Evidence
+    clean: Evidence = field(default_factory=Evidence)
+    before: Evidence = field(default_factory=Evidence)
+    calls: tuple[int, int] = (0, 0)
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateJudgement:
+    """HARM: the candidate copes worse; SAFE: it copes no worse, or has recovered as well; with what that rests on.
+
+    ``difference`` is by how many percentage points more the candidate lost by the fault than stable did: estimate, and
+    bounds that hold at all times at once with about 95 %. ``spent`` are the failed requests of both arms.
+    """
+
+    verdict: Verdict
+    message: str
+    ending: Ending = Ending.NONE
+    findings: tuple[Finding, ...] = ()
+    difference: tuple[float, float, float] | None = None
+    spent: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]) -> GateJudgement:
+    """Return what the evidence of an experiment says so far.
+
+    Args:
+        settings: what it is judged by.
+        sample: what was counted since its stage began.
+        state: ``GateJudgement.state`` of the last call in this stage; empty at the first.
+    """
+    tests, taken = _opened(settings, state)
+    at_s = float(state.get("at_s", 0.0))
+    block, known = _block(settings, sample, taken)
+    if block is not None and sample.at_s - at_s >= settings.block_s:
+        tests.take(block)
+        taken, at_s = known, sample.at_s
+    found = _findings(settings, sample, tests)
+    difference = _difference(sample)
+    verdict, ending, message = _verdict(settings, sample, tests, found, difference)
+    kept = {"tests": tests.dump(), "taken": taken, "at_s": at_s}
+    spent = sample.arms.candidate.failures + sample.arms.stable.failures
+    return GateJudgement(verdict, message, ending, tuple(found.values()), difference, spent, kept)
+
+
+def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, list[int]]:
+    if "tests" in state:
+        return GateTests.load(settings, state["tests"]), list(state["taken"])
+    return GateTests.start(settings, 1), [0] * 10
+
+
+def _block(settings: GateSettings, sample: GateSample, taken: list[int]) -> tuple[Block | None, list[int]]:
+    """Return what is new since ``taken``, once both arms have requests in it, and what is taken then."""
+    known: list[int] = []
+    for arm in (sample.arms.candidate, sample.arms.stable):
+        known += [arm.failures, arm.requests]
+    for arm in (sample.arms.candidate, sample.arms.stable):
+        slow = slower_than(arm, settings.slow_edge) if settings.slow_edge is not None else 0
+        known += [slow, sum(arm.buckets)]
+    known += sample.calls
+    new = [max(0, now - before) for now, before in zip(known, taken, strict=True)]
+    if not new[1] or not new[3]:
+        return None, taken
+    return Block(*(np.array([float(number)]) for number in new)), known
+
+
+def _verdict(
+    settings: GateSettings,
+    sample: GateSample,
+    tests: GateTests,
+    found: dict[str, Finding],
+    difference: tuple[float, float, float] | None,
+) -> tuple[Verdict, Ending, str]:
+    harmful = [finding for finding in found.values() if finding.verdict is Verdict.HARM]
+    if harmful:
+        if sample.stage is GateStage.FAULT and harmful[0].metric == ERRORS and not _by_the_fault(sample):
+            return _not_by_fault(settings, sample, harmful[0], difference)
+        return Verdict.HARM, Ending.NONE, harmful[0].message
+    moved = _spilled(sample)
+    if moved:
+        return Verdict.UNDECIDED, Ending.SPILL_OVER, moved
+    if sample.stage is GateStage.RECOVERY:
+        return _recovered(settings, sample, tests, found)
+    if _passes(settings, sample, tests):
+        return Verdict.SAFE, Ending.NONE, found[ERRORS].message
+    ending = _over(settings, sample)
+    return Verdict.UNDECIDED, ending, _words(settings, sample, ending, found)
+
+
+def _by_the_fault(sample: GateSample) -> bool:
+    """Whether the candidate is worse by more than it may be without the fault, in the same time or before it.
+
+    It only adds to what harm takes, so it cannot add a false alarm.
+    """
+    under, without = excess(*_pair(sample.arms)), excess(*_pair(sample.clean)) or excess(*_pair(sample.before))
+    return under is None or without is None or under[0] > without[2]
+
+
+def _not_by_fault(
+    settings: GateSettings, sample: GateSample, harmful: Finding, difference: tuple[float, float, float] | None
+) -> tuple[Verdict, Ending, str]:
+    """What is worse without the fault as well is the main test's to judge, not the gate's."""
+    alone = f", by the fault alone by {difference[0]:+.2g} points" if difference else ""
+    message = f"{harmful.message}; but without the fault the candidate may be as much worse{alone}"
+    spent = sample.arms.candidate.failures + sample.arms.stable.failures
+    over = sample.at_s >= settings.longest_s or spent >= settings.budget
+    return Verdict.UNDECIDED, Ending.NOT_BY_FAULT if over else Ending.NONE, message
+
+
+def _passes(settings: GateSettings, sample: GateSample, tests: GateTests) -> bool:
+    """Whether the candidate copes no worse: shown for failures, and nothing else is suspicious."""
+    names = [ERRORS] if settings.slow_edge is None else [ERRORS, SLOW]
+    shown = all(float(tests.safe(name)[0]) >= -log(settings.beta) for name in names)
+    return shown and sample.at_s >= settings.least_s and not _suspicious(settings, tests)
+
+
+def _suspicious(settings: GateSettings, tests: GateTests) -> bool:
+    names = [ERRORS, CALLS] if settings.slow_edge is None else [ERRORS, CALLS, SLOW]
+    return any(float(tests.harm(name)[0]) >= log(settings.suspicion) for name in names)
+
+
+def _over(settings: GateSettings, sample: GateSample) -> Ending:
+    fewest = min(sample.arms.candidate.requests, sample.arms.stable.requests)
+    if sample.arms.candidate.failures + sample.arms.stable.failures >= settings.budget:
+        return Ending.BUDGET
+    if sample.at_s >= settings.longest_s:
+        return Ending.TIME if fewest >= _NEEDED else Ending.NO_TRAFFIC
+    return Ending.NO_TRAFFIC if not fewest and sample.at_s >= settings.silent_s else Ending.NONE
+
+
+def _words(settings: GateSettings, sample: GateSample, ending: Ending, found: dict[str, Finding]) -> str:
+    seen = found[ERRORS].message
+    if ending is Ending.BUDGET:
+        spent = sample.arms.candidate.failures + sample.arms.stable.failures
+        return f"{spent:,} requests failed, {settings.budget:,} were risked; {seen}"
+    if ending is Ending.TIME:
+        return f"{settings.longest_s:g} s did not suffice to tell; {seen}"
+    if ending is Ending.NO_TRAFFIC:
+        one, two = sample.arms.candidate.requests, sample.arms.stable.requests
+        return f"the candidate's pods got {count(one, 'request')}, stable's {two:,}, within {sample.at_s:.0f} s"
+    return seen
+
+
+def _recovered(
+    settings: GateSettings, sample: GateSample, tests: GateTests, found: dict[str, Finding]
+) -> tuple[Verdict, Ending, str]:
+    """Whether both arms are alike again: nothing has shown a difference in the time that is given to it."""
+    seen = found[RECOVERY].message
+    fewest = min(sample.arms.candidate.requests, sample.arms.stable.requests)
+    if sample.at_s < settings.recovery_s:
+        return Verdict.UNDECIDED, Ending.NONE, seen
+    if not _suspicious(settings, tests) and fewest:
+        return Verdict.SAFE, Ending.NONE, seen
+    if sample.at_s < 2 * settings.recovery_s + settings.silent_s:
+        return Verdict.UNDECIDED, Ending.NONE, seen
+    return Verdict.UNDECIDED, Ending.TIME if fewest else Ending.NO_TRAFFIC, seen
+
+
+def _spilled(sample: GateSample) -> str:
+    """Return that requests outside of the arms fail since the fault began; empty while they do not."""
+    for name, now, before in (
+        ("stable version's", sample.clean.stable, sample.before.stable),
+        ("candidate's", sample.clean.candidate, sample.before.candidate),
+    ):
+        if not before.requests:
+            continue
+        margin = _SPILL_POINTS + _SPILL_FACTOR * before.failures / before.requests
+        if log_e_difference(now.failures, now.requests, before.failures, before.requests, min(margin, 0.99)) >= SURE:
+            shares = percent(_share(now)), percent(_share(before))
+            return f"{shares[0]} of the {name} other requests fail since the fault began, before it were {shares[1]}"
+    return ""
+
+
+def _difference(sample: GateSample) -> tuple[float, float, float] | None:
+    """Return the difference of both differences, under the fault and without it, in points, with its bounds.
+
+    Source: as of ``serinus.analysis.findings.excess``, with the variances of all four shares.
+    """
+    under = excess(*_pair(sample.arms))
+    without = excess(*_pair(sample.clean)) or excess(*_pair(sample.before))
+    if under is None or without is None:
+        return None
+    half = ((under[2] - under[0]) ** 2 + (without[2] - without[0]) ** 2) ** 0.5
+    middle = under[0] - without[0]
+    return round(middle, 4), round(middle - half, 4), round(middle + half, 4)
+
+
+def _pair(evidence: Evidence) -> tuple[int, int, int, int]:
+    return (
+        evidence.candidate.failures,
+        evidence.candidate.requests,
+        evidence.stable.failures,
+        evidence.stable.requests,
+    )
+
+
+# -- what is shown
+
+
+def _findings(settings: GateSettings, sample: GateSample, tests: GateTests) -> dict[str, Finding]:
+    """Return one finding for each hypothesis of the stage."""
+    fault = sample.stage is GateStage.FAULT
+    found = {ERRORS: _errors(settings, sample, tests)} if fault else {RECOVERY: _errors(settings, sample, tests)}
+    if settings.slow_edge is not None and fault:
+        found[SLOW] = _slow(settings, sample, tests, settings.slow_edge)
+    if fault and any(sample.calls):
+        found[CALLS] = _calls(settings, sample, tests)
+    return found
+
+
+def _errors(settings: GateSettings, sample: GateSample, tests: GateTests) -> Finding:
+    name = ERRORS if sample.stage is GateStage.FAULT else RECOVERY
+    candidate, stable = sample.arms.candidate, sample.arms.stable
+    when = "under the fault" if sample.stage is GateStage.FAULT else "after the fault"
+    seen = f"{when} {_of(candidate)} to the candidate failed, {_of(stable)} to stable"
+    return _finding(settings, tests, name, ERRORS, seen, _line(settings.harm, "failures"), _pair(sample.arms))
+
+
+def _slow(settings: GateSettings, sample: GateSample, tests: GateTests, edge: int) -> Finding:
+    numbers = []
+    for arm in (sample.arms.candidate, sample.arms.stable):
+        numbers += [slower_than(arm, edge), sum(arm.buckets)]
+    slow_c, timed_c, slow_b, timed_b = numbers
+    limit = milliseconds(LATENCY_EDGES_MS[edge])
+    shares = [
+        percent(100 * slow / timed) if timed else "none" for slow, timed in ((slow_c, timed_c), (slow_b, timed_b))
+    ]
+    seen = f"under the fault {shares[0]} of the candidate's answers took longer than {limit}, {shares[1]} of stable's"
+    line = _line(settings.harm, "share of slow answers")
+    return _finding(settings, tests, SLOW, SLOW, seen, line, (slow_c, timed_c, slow_b, timed_b))
+
+
+def _calls(settings: GateSettings, sample: GateSample, tests: GateTests) -> Finding:
+    calls_c, calls_b = sample.calls
+    n_c, n_b = sample.arms.candidate.requests, sample.arms.stable.requests
+    rates = [f"{calls / requests:.2f}" if requests else "no" for calls, requests in ((calls_c, n_c), (calls_b, n_b))]
+    seen = f"under the fault the candidate makes {rates[0]} calls for each request, stable {rates[1]}"
+    limit = f"{settings.most_calls:g} times stable's"
+    return _finding(settings, tests, CALLS, CALLS, seen, limit, (calls_c, n_c, calls_b, n_b))
+
+
+def _finding(
+    settings: GateSettings,
+    tests: GateTests,
+    name: str,
+    bets: str,
+    seen: str,
+    limit: str,
+    counts: tuple[int, int, int, int],
+) -> Finding:
+    evidence = float(tests.harm(bets)[0])
+    harmful = evidence >= settings.threshold(name)
+    sure = f"; the limit is {limit}; chance alone does that in less than {settings.alpha:g} of all experiments"
+    safe = float(tests.safe(bets)[0]) / -log(settings.beta) if bets != CALLS else None
+    numbers = Numbers(
+        *counts,
+        excess=excess(*counts) if bets != CALLS else None,
+        harm=round(100 * evidence / settings.threshold(name), 1),
+        safe=None if safe is None else round(100 * safe, 1),
+    )
+    shown = safe is not None and safe >= 1
+    verdict = Verdict.HARM if harmful else Verdict.SAFE if shown else Verdict.UNDECIDED
+    return Finding(name, verdict, limit=limit, message=seen + (sure if harmful else ""), numbers=numbers)
+
+
+def _line(margin: Margin, what: str) -> str:
+    points = f" + {100 * margin.delta:g} points" if margin.delta else ""
+    return f"stable's {what} {TIMES} {margin.rho:g}{points}"
+
+
+def _of(arm: Counts) -> str:
+    return f"{percent(_share(arm))} of {count(arm.requests, 'request')}"
+
+
+def _share(arm: Counts) -> float:
+    return 100 * arm.failures / arm.requests if arm.requests else 0.0

@@ -1,0 +1,165 @@
+"""The tests of the fault gate: counts of its two groups of pods in, evidence that the candidate copes worse out.
+
+Both groups, the arms, get the same share of live traffic and the same fault at the same time. Four hypotheses have
+e-processes of their own: failed requests, slow ones, calls for each request, failed requests after the fault.
+
+*Worse.* The null is the promise ``p_c <= rho p_b + delta``. The e-process is the mixture, with equal stakes, of one bet
+for each alternative of a fixed grid beyond the line; it needs to know nothing of the shares under the fault, and bounds
+false alarms whatever they are and however they change (``serinus.analysis.evalues``). *No worse.* The same with the
+tolerance, from the other side. Calls are compared given their sum, by ``log_e_ratio``.
+
+``alpha`` is divided among the four, so that equal arms are failed with probability ``alpha`` at most, however the four
+depend on each other (union bound). Proved for requests that fail independently given the shares of their block.
+"""
+
+from dataclasses import dataclass, field
+from math import log
+from typing import Any
+
+import numpy as np
+
+from serinus.analysis.evalues import Floats, log_e, log_e_ratio
+from serinus.analysis.settings import Margin
+
+ERRORS, SLOW, CALLS, RECOVERY = "errors", "slow", "calls", "recovery"
+STAKES = {ERRORS: 0.6, SLOW: 0.1, CALLS: 0.15, RECOVERY: 0.15}
+"""How ``alpha`` is divided: most of it goes to what the gate is for."""
+
+_GRID = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
+"""Shares of bad requests in the alternatives: from none to nearly all, about twice as many from one to the next."""
+_BEYOND = 1.05
+"""An alternative of harm is at least so much beyond the promise."""
+_WITHIN, _NEAR = 0.97, (0.45, 1.05)
+"""One of safety is within so much of the tolerance, and the candidate's share is about stable's."""
+_MORE_CALLS = np.array([1.3, 1.6, 2.5, 5.0])
+"""By how many times the candidate's calls for each request exceed what is allowed, in the alternatives."""
+_CLUSTERED = 3.0
+"""Calls come in clusters, as one request is tried again several times: the evidence is divided by what that adds to the
+variance of a count, at most. A power below 1 of an e-value is one (Jensen's inequality)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """Every number of the gate. Shares are between 0 and 1, times in seconds, evidence in nats."""
+
+    alpha: float = 0.01
+    beta: float = 0.05
+    harm: Margin = field(default_factory=lambda: Margin(1.2, 0.01))
+    safe: Margin = field(default_factory=lambda: Margin(1.5, 0.03))
+    most_calls: float = 1.25
+    budget: int = 200
+    least_s: float = 30.0
+    longest_s: float = 300.0
+    recovery_s: float = 60.0
+    silent_s: float = 60.0
+    """An arm without a request for so long gets none."""
+    slow_edge: int | None = None
+    """Index of the latency edge beyond which a request is slow; None: latency is not judged."""
+    block_s: float = 1.5
+    """Least length of a block of requests: a scrape, as they come every two seconds or so."""
+    cap: float = 2.0
+    """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
+    suspicion: float = 4.0
+    """Evidence for harm, as a factor, at which nothing passes yet."""
+
+    def threshold(self, name: str) -> float:
+        """Return the evidence at which a hypothesis fails the candidate."""
+        return -log(self.alpha * STAKES[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """New counts of the arms, each of shape (N,): bad requests, requests, slow ones, answers, calls; then stable's."""
+
+    bad_c: Floats
+    n_c: Floats
+    bad_b: Floats
+    n_b: Floats
+    slow_c: Floats
+    timed_c: Floats
+    slow_b: Floats
+    timed_b: Floats
+    calls_c: Floats
+    calls_b: Floats
+
+
+@dataclass(slots=True)
+class GateTests:
+    """The evidence of N experiments: logarithms of the bets, alternatives first, experiments on the last axis."""
+
+    settings: GateSettings
+    worse: dict[str, Floats] = field(default_factory=dict)
+    fine: dict[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, settings: GateSettings, runs: int) -> "GateTests":
+        """Return the tests before anything was counted."""
+        harm, safe = alternatives(settings.harm, worse=True), alternatives(settings.safe, worse=False)
+        names = (ERRORS, SLOW)
+        return cls(
+            settings,
+            {**{name: np.zeros((len(harm[0]), runs)) for name in names}, CALLS: np.zeros((len(_MORE_CALLS), runs))},
+            {name: np.zeros((len(safe[0]), runs)) for name in names},
+        )
+
+    @classmethod
+    def load(cls, settings: GateSettings, raw: dict[str, Any]) -> "GateTests":
+        """Return the tests of one experiment as ``dump`` wrote them."""
+        worse, fine = (
+            {name: np.array(bets)[:, None] for name, bets in raw[side].items()} for side in ("worse", "fine")
+        )
+        return cls(settings, worse, fine)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the tests of the first experiment as plain JSON, exact to 1e-6 nats."""
+        return {
+            side: {name: [round(float(bet), 6) for bet in bets[:, 0]] for name, bets in of_side.items()}
+            for side, of_side in (("worse", self.worse), ("fine", self.fine))
+        }
+
+    def take(self, block: Block) -> None:
+        """Multiply a block into every bet; experiments in which an arm had no request are left as they are."""
+        self._shares(ERRORS, block.bad_c, block.n_c, block.bad_b, block.n_b)
+        if self.settings.slow_edge is not None:
+            self._shares(SLOW, block.slow_c, block.timed_c, block.slow_b, block.timed_b)
+        allowed = np.full(1, self.settings.most_calls)
+        ratios = self.settings.most_calls * _MORE_CALLS[:, None]
+        calls = log_e_ratio(block.calls_c, block.n_c, block.calls_b, block.n_b, ratios, allowed) / _CLUSTERED
+        self.worse[CALLS] = self.worse[CALLS] + np.minimum(calls, self.settings.cap)
+
+    def _shares(self, name: str, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> None:
+        there = (n_c > 0) & (n_b > 0)
+        for bets, margin, worse in (
+            (self.worse, self.settings.harm, True),
+            (self.fine, self.settings.safe, False),
+        ):
+            q_c, q_b = alternatives(margin, worse=worse)
+            rho, delta = np.full(1, margin.rho), np.full(1, margin.delta)
+            new = log_e(bad_c, n_c, bad_b, n_b, q_c[:, None], q_b[:, None], rho, delta)
+            bets[name] = bets[name] + np.where(there, np.minimum(new, self.settings.cap) if worse else new, 0.0)
+
+    def harm(self, name: str) -> Floats:
+        """Return the evidence that the candidate is worse by a hypothesis, (N,)."""
+        return _mean(self.worse[name])
+
+    def safe(self, name: str) -> Floats:
+        """Return the evidence that it is no worse, (N,)."""
+        return _mean(self.fine[name])
+
+
+def alternatives(margin: Margin, *, worse: bool) -> tuple[Floats, Floats]:
+    """Return the pairs of shares that are bet on, the candidate's and stable's, beyond a line or within it."""
+    q_c, q_b = (each.ravel() for each in np.meshgrid(_GRID, _GRID, indexing="ij"))
+    line = margin.rho * q_b + margin.delta
+    if worse:
+        chosen = q_c > line * _BEYOND
+    else:
+        low, high = _NEAR
+        chosen = (q_c < line * _WITHIN) & (q_c >= low * q_b) & (q_c <= high * q_b) & (line < 0.98)
+    return q_c[chosen], q_b[chosen]
+
+
+def _mean(bets: Floats) -> Floats:
+    """Return the logarithm of the mean of what the bets have won, over the first axis."""
+    most = bets.max(axis=0)
+    return np.asarray(most + np.log(np.exp(bets - most).mean(axis=0)))
