@@ -25,6 +25,8 @@ type behaviour struct {
 	warmUpLatency   time.Duration
 	grpcStatusRate  float64
 	grpcStatus      int
+	fallback        bool
+	callRetries     int
 	neverReady      bool
 	readyAfter      time.Duration
 }
@@ -43,6 +45,8 @@ func (b *behaviour) register(flags *flag.FlagSet) {
 	flags.DurationVar(&b.warmUpLatency, "warm-up-latency", b.warmUpLatency, "by how much answers are slower in that time")
 	flags.Float64Var(&b.grpcStatusRate, "grpc-status-rate", b.grpcStatusRate, "share of the gRPC answers that are failures")
 	flags.IntVar(&b.grpcStatus, "grpc-status", b.grpcStatus, "gRPC status of such an answer")
+	flags.BoolVar(&b.fallback, "fallback", b.fallback, "do without the next service when a call of it fails")
+	flags.IntVar(&b.callRetries, "call-retries", b.callRetries, "how often a failed call of it is made again, 0 to 10")
 	flags.BoolVar(&b.neverReady, "never-ready", b.neverReady, "/healthz always fails")
 	flags.DurationVar(&b.readyAfter, "ready-after", b.readyAfter, "/healthz fails for so long after the start")
 }
@@ -78,6 +82,9 @@ func (b behaviour) check() error {
 	}
 	if b.errorStatus < 400 || b.errorStatus > 599 {
 		return fmt.Errorf("error-status is %d; write a status from 400 to 599", b.errorStatus)
+	}
+	if b.callRetries < 0 || b.callRetries > 10 {
+		return fmt.Errorf("call-retries is %d; write a number from 0 to 10", b.callRetries)
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ const (
 	headerChain = "X-Shop-Chain"
 	// headerLost tells, in an answer without a version, which call of the application nobody answered.
 	headerLost = "X-Shop-Lost"
+	// headerFault is on an answer that was made to fail on purpose.
+	headerFault = "X-Serinus-Fault"
 )
 
 // plan is what the load generator is asked to do.

@@ -189,6 +189,7 @@ type page struct {
 	Method   string          `json:"method"`
 	Protocol string          `json:"protocol"`
 	Error    string          `json:"error,omitempty"`
+	Fallback bool            `json:"fallback,omitempty"`
 	Upstream json.RawMessage `json:"upstream,omitempty"`
 }
 
@@ -207,7 +208,13 @@ func (s *service) page(w http.ResponseWriter, r *http.Request) {
 	} else if s.upstream != "" {
 		var below answer
 		below, lost = s.ask(r)
-		if below.status >= 500 {
+		for again := 0; again < b.callRetries && wentWrong(below); again++ {
+			below, lost = s.ask(r)
+		}
+		if b.fallback && wentWrong(below) {
+			lost = ""
+			body.Fallback = true
+		} else if below.status >= 500 {
 			status, body.Error = below.status, s.upstream+" failed"
 		}
 		if json.Valid(below.body) {
@@ -229,6 +236,8 @@ func (s *service) page(w http.ResponseWriter, r *http.Request) {
 	respond(w, status, body)
 }
 
+func wentWrong(below answer) bool { return below.err != nil || below.status >= 500 }
+
 // ask calls the next service for the same path. lost says, when it was not the application that answered, what
 // happened instead.
 func (s *service) ask(r *http.Request) (below answer, lost string) {
@@ -244,6 +253,7 @@ func (s *service) ask(r *http.Request) (below answer, lost string) {
 		lost = fmt.Sprintf("%s: %s: %v", s.upstream, kindOf(below.err), below.err)
 	case below.header.Get(headerLost) != "":
 		lost = below.header.Get(headerLost)
+	case below.header.Get(headerFault) != "": // on purpose, so nothing is lost
 	case below.header.Get(headerVersion) == "" && below.status >= 400:
 		lost = fmt.Sprintf("%s: %d without a version: %.200s", s.upstream, below.status, below.body)
 	}

@@ -256,3 +256,24 @@ func TestALoadWithoutBoundsIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAServiceWithAFallbackDoesWithoutTheNextOneAndOneWithRetriesCallsAgain(t *testing.T) {
+	broken := defaultBehaviour()
+	broken.errorRate, broken.errorStatus = 1, 503
+	stock := testService(t, "stock", "", "", broken)
+	for name, c := range map[string]struct {
+		change string
+		status int
+	}{"plain": {"", 503}, "fallback": {"fallback=true", 200}, "retries": {"call-retries=2", 503}} {
+		t.Run(name, func(t *testing.T) {
+			cart := testService(t, "cart", "stock", stock, defaultBehaviour())
+			caller := testCaller(t, cart, callerOptions{timeout: time.Second})
+			if a := caller.call("POST", "/behaviour?"+c.change, nil, nil); a.status != 200 {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			if a := caller.call("GET", "/", nil, nil); a.status != c.status || a.header.Get(headerVersion) != "v1" {
+				t.Errorf("%d %v", a.status, a.header)
+			}
+		})
+	}
+}
