@@ -185,12 +185,19 @@ class App:
         self.cluster = cluster
         self.namespace = namespace
         self._caller = ""
+        self._behind = False
         self._watches: list[Watch] = []
 
     # -- setting up
 
-    def create(self, *, replicas: int = 2, rate: int = 100, caller: bool = True, **env: str) -> None:
-        """Create namespace, Deployment, Service and caller, and wait until they serve."""
+    def create(
+        self, *, replicas: int = 2, rate: int = 100, caller: bool = True, behind: tuple[str, ...] = (), **env: str
+    ) -> None:
+        """Create namespace, Deployment, Service and caller, and wait until they serve.
+
+        With ``behind``, ``web`` calls a service of that name, which is there as well.
+        """
+        self._behind = bool(behind)
         self.cluster.apply(
             {
                 "apiVersion": "v1",
@@ -199,6 +206,8 @@ class App:
             }
         )
         rolled_out = ["rollout", "status", "deployment", "-n", self.namespace, "--timeout=120s"]
+        for name in behind:
+            self.cluster.apply(self.deployment("v1", name=name), self.service(name))
         self.cluster.apply(self.deployment("v1", replicas=replicas, **env), self.service())
         self.cluster.kubectl(*rolled_out, timeout_s=130)
         if caller:  # only now: what failed before there were pods would be remembered as stable's own failures
@@ -211,7 +220,7 @@ class App:
             "name": "app",
             "image": SHOP,
             "imagePullPolicy": "IfNotPresent",
-            "args": ["serve", "--role", "stock"],
+            "args": ["serve", "--role", "cart" if self._behind and name == "web" else "stock"],
             "env": [{"name": "VERSION", "value": version}]
             + [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
             + [{"name": key, "value": value} for key, value in sorted(env.items())],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from driving import Killer, operator_pod
+from driving import operator_pod
 from harness import App, Cluster, Object, eventually
 
 from serinus.kube import kinds
@@ -42,13 +42,13 @@ def active(app: App) -> bool:
 
 def seen(app: App, since: str = "") -> int:
     """How many answers 503 the caller saw; the application gives none."""
-    return sum(total["requests"] for total in app.report(since)["totals"] if total["outcome"] == "503")
+    return sum(total["count"] for total in app.report(since)["totals"] if total["outcome"] == "503")
 
 
 def last_seen(app: App, since: str) -> float:
     """When the caller saw the last one, in seconds since 1970; 0 for none."""
     report = app.report(since)
-    return max((version["last_bad_at"] or 0.0 for version in report["versions"].values()), default=0.0)
+    return max((version.get("last_bad_at") or 0.0 for version in report["versions"].values()), default=0.0)
 
 
 def test_a_fault_hits_its_share_of_the_requests_where_the_namespace_allows_it_and_ends_by_its_ttl(app: App) -> None:
@@ -111,7 +111,6 @@ def test_a_fault_ends_without_the_operator(app: App, cluster: Cluster) -> None:
     allow(app)
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="30s"))
     eventually(lambda: active(app) and seen(app), "it happens", 30)
-    killer = Killer(cluster)
     try:
         cluster.kubectl("scale", "deployment/serinus", "-n", "serinus-system", "--replicas=0")
         cluster.kubectl(
@@ -124,7 +123,6 @@ def test_a_fault_ends_without_the_operator(app: App, cluster: Cluster) -> None:
         assert seen(app, quiet) == 0
         assert last_seen(app, since) - began <= 15
     finally:
-        killer.close()
         cluster.kubectl("scale", "deployment/serinus", "-n", "serinus-system", "--replicas=1")
         cluster.kubectl("rollout", "status", "deployment/serinus", "-n", "serinus-system", "--timeout=120s")
 

@@ -1,0 +1,176 @@
+"""The fault gate: releases that are healthy, and survive the failure of what they call no worse, or worse."""
+
+import time
+from typing import Any
+
+import pytest
+from driving import operator_pod
+from harness import SYSTEM, App, Cluster, Object, eventually
+
+from serinus.kube import kinds
+
+STEPS = ({"weight": 40, "for": "2s"}, {"fault": "stock-fails"}, {"weight": 60})
+
+
+def experiment(**fields: Any) -> Object:
+    common = {"name": "stock-fails", "to": "stock", "share": 10, "duration": "3m", "recovery": "10s", "percentage": 100}
+    return {**common, "abort": {"httpStatus": 503}} | fields
+
+
+def shop(app: App, *, fallback: bool = True, rate: int = 200, **fields: Any) -> None:
+    """``web`` calls ``stock``, and does without it, or not; the Canary lets that fail."""
+    app.create(rate=rate, behind=("stock",), STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
+    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=allowed")
+    app.adopt(*STEPS, faults=[experiment(**fields)])
+
+
+def ship(app: App, *, fallback: bool) -> None:
+    app.ship("v2", STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
+
+
+def last(app: App) -> Object:
+    found: list[Object] = (app.status().get("run") or {}).get("experiments") or [{}]
+    return found[-1]
+
+
+def injected(app: App) -> bool:
+    return (app.status().get("run") or {}).get("stage") == "Inject" and bool(last(app).get("beganAt"))
+
+
+def staged(app: App) -> dict[str, int]:
+    """How many calls every sidecar has sent by way of a stage, by pod."""
+    query = (("format", "json"), ("filter", "^http[.]stage[.]downstream_rq_total$"))
+    found = {}
+    for pod in app.pods(""):
+        base = f"/api/v1/namespaces/{app.namespace}/pods/{pod}:15090/proxy/stats"
+        stats = app.cluster.raw("GET", base, query)["stats"]
+        found[pod] = sum(int(each["value"]) for each in stats if "value" in each)
+    return found
+
+
+def of_arms(app: App, name: str) -> bool:
+    pod = app.pods("").get(name) or {}
+    hash_ = (pod.get("metadata", {}).get("labels") or {}).get("pod-template-hash", "")
+    return str(hash_).endswith(("-cf", "-sf"))
+
+
+@pytest.mark.acceptance(42)
+def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gate(app: App) -> None:
+    shop(app)
+    since = app.mark()
+    ship(app, fallback=False)
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    time.sleep(2)
+    calls = staged(app)
+    assert any(calls[pod] for pod in calls if of_arms(app, pod))
+    assert not [pod for pod in calls if calls[pod] and not of_arms(app, pod)], "only the two groups meet the fault"
+    status = app.wait_phase("Failed", within_s=120)
+    assert status["run"]["cause"] == "FaultGate", status["message"]
+    assert "stock-fails" in status["message"]
+    found = last(app)
+    assert found["verdict"] == "Failed"
+    errors = next(metric for metric in found["metrics"] if metric["name"] == "errors")
+    assert errors["bad"] > 0.5 * errors["requests"] > 0
+    assert errors["stableBad"] < 0.05 * errors["stableRequests"]
+    assert f"of {errors['requests']:,} requests to the candidate" in found["message"]
+    report = app.report(since)
+    assert report["failed_by_us"] == 0
+    assert report["bad_answers"] <= found["budget"] + 50
+    eventually(lambda: not app.leftovers(), "nothing is left", 60)
+
+
+@pytest.mark.acceptance(43)
+def test_a_candidate_that_copes_goes_on_and_the_fault_is_gone_from_every_sidecar(app: App) -> None:
+    shop(app)
+    since = app.mark()
+    ship(app, fallback=True)
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    app.wait_promoted("v2", within_s=180)
+    found = last(app)
+    assert found["verdict"] == "Passed", found
+    assert found["spent"] < found["budget"]
+    calls = [metric for metric in found["metrics"] if metric["name"] == "calls"]
+    assert calls or found["metrics"]
+    before = staged(app)
+    time.sleep(2)
+    assert staged(app) == before, "no call goes by way of a fault any more"
+    report = app.report(since)
+    assert report["failed_by_us"] == 0
+    assert not app.leftovers()
+    assert any("FaultGate" in event and "risked 200" in event for event in app.events())
+
+
+@pytest.mark.acceptance(44)
+def test_a_service_that_is_fragile_in_both_versions_is_not_blamed_on_the_candidate(app: App) -> None:
+    shop(app, fallback=False, percentage=20, onInconclusive="Promote")
+    ship(app, fallback=False)
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    app.wait_promoted("v2", within_s=240)
+    assert last(app)["verdict"] in ("Passed", "Inconclusive"), last(app)
+
+
+@pytest.mark.acceptance(46)
+def test_the_budget_ends_an_experiment_without_a_verdict_and_a_person_decides(app: App) -> None:
+    shop(app, fallback=False, budget=20)
+    ship(app, fallback=False)
+    eventually(lambda: last(app).get("verdict") == "Inconclusive", "it ends without a verdict", 150)
+    assert last(app)["reason"] == "Budget", last(app)
+    status = app.wait_phase("Waiting", within_s=30)
+    assert "20 were risked" in status["message"]
+    assert "serinus promote web goes on without one" in eventually(
+        lambda: app.status()["message"] if "goes on without" in app.status()["message"] else "", "what to do", 20
+    )
+    app.cluster.serinus("promote", "web", "-n", app.namespace)
+    app.wait_promoted("v2", within_s=120)
+
+
+@pytest.mark.acceptance(46)
+def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
+    shop(app, fallback=False, budget=100000)
+    ship(app, fallback=False)
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=stopped", "--overwrite")
+    time.sleep(2)
+    since = app.mark()
+    eventually(lambda: app.report(since)["total"] >= 400, "requests", 30)
+    assert app.report(since)["bad_answers"] == 0
+    eventually(lambda: last(app).get("reason") == "Stopped", "it says so", 20)
+
+
+@pytest.mark.alone
+@pytest.mark.acceptance(45)
+def test_an_experiment_ends_without_the_operator(app: App, cluster: Cluster) -> None:
+    shop(app, fallback=False, budget=100000)
+    ship(app, fallback=False)
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    try:
+        cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=0")
+        pod = operator_pod(cluster)
+        cluster.kubectl("delete", "pod", pod, "-n", SYSTEM, "--grace-period=0", "--force", check=False)
+        began, since = time.time(), app.mark()
+        time.sleep(15)
+        quiet = app.mark()
+        eventually(lambda: app.report(quiet)["total"] >= 400, "requests", 30)
+        assert app.report(quiet)["bad_answers"] == 0
+        ended = max(each.get("last_bad_at") or 0.0 for each in app.report(since)["versions"].values())
+        assert ended - began <= 13
+    finally:
+        cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=1")
+        cluster.kubectl("rollout", "status", "deployment/serinus", "-n", SYSTEM, "--timeout=120s")
+    eventually(lambda: last(app).get("attempt", 1) > 1, "it is begun again", 120)
+
+
+def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> None:
+    app.create(rate=200, behind=("stock",), STOCK_URL="http://stock", FALLBACK="true")
+    app.adopt(*STEPS, faults=[experiment(to="stok")])
+    ship(app, fallback=True)
+    eventually(lambda: "there is no Service stok" in app.status()["message"], "it says what is missing", 90)
+    app.canary(*STEPS, faults=[experiment()])
+    eventually(lambda: "does not allow faults" in app.status()["message"], "it says who must allow it", 30)
+    assert not [pod for pod in app.pods("") if of_arms(app, pod)]
+    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=allowed")
+    eventually(lambda: injected(app), "the fault is injected", 120)
+    assert app.cluster.get(kinds.CANARY, "web", app.namespace)
+    app.cluster.serinus("abort", "web", "-n", app.namespace)
+    app.wait_phase("Failed")
+    eventually(lambda: not app.leftovers(), "nothing is left", 60)
