@@ -239,6 +239,19 @@ def away(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def killed(cluster: Cluster) -> Iterator[None]:
+    """Without an operator: it dies at once, and has no time to put anything in order."""
+    pod = operator_pod(cluster)
+    cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=0")
+    cluster.kubectl("delete", "pod", pod, "-n", SYSTEM, "--grace-period=0", "--force", check=False)
+    try:
+        yield
+    finally:
+        cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=1")
+        wait_operator(cluster)
+
+
+@contextmanager
 def operator_with(cluster: Cluster, change: Callable[[Object], None]) -> Iterator[None]:
     """With an operator whose container is changed, for which the installed one makes room; and back again."""
     found = cluster.get(kinds.DEPLOYMENT, "serinus", SYSTEM)

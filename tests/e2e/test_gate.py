@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import pytest
-from driving import operator_pod
-from harness import SYSTEM, App, Cluster, Object, eventually
+from driving import killed
+from harness import App, Cluster, Object, eventually
 
 from serinus.kube import kinds
 
@@ -143,10 +143,7 @@ def test_an_experiment_ends_without_the_operator(app: App, cluster: Cluster) -> 
     shop(app, fallback=False, budget=100000)
     ship(app, fallback=False)
     eventually(lambda: injected(app), "the fault is injected", 120)
-    try:
-        cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=0")
-        pod = operator_pod(cluster)
-        cluster.kubectl("delete", "pod", pod, "-n", SYSTEM, "--grace-period=0", "--force", check=False)
+    with killed(cluster):
         began, since = time.time(), app.mark()
         time.sleep(15)
         quiet = app.mark()
@@ -154,9 +151,6 @@ def test_an_experiment_ends_without_the_operator(app: App, cluster: Cluster) -> 
         assert app.report(quiet)["bad_answers"] == 0
         ended = max(each.get("last_bad_at") or 0.0 for each in app.report(since)["versions"].values())
         assert ended - began <= 13
-    finally:
-        cluster.kubectl("scale", "deployment/serinus", "-n", SYSTEM, "--replicas=1")
-        cluster.kubectl("rollout", "status", "deployment/serinus", "-n", SYSTEM, "--timeout=120s")
     eventually(lambda: last(app).get("attempt", 1) > 1, "it is begun again", 120)
 
 
