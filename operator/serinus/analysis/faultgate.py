@@ -89,7 +89,9 @@ def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]
     tests, taken = _opened(settings, state)
     at_s = float(state.get("at_s", 0.0))
     block, known = _block(settings, sample, taken)
-    if block is not None and sample.at_s - at_s >= settings.block_s:
+    since_s = sample.at_s - at_s
+    whole = block is not None and min(block.n_c[0], block.n_b[0]) >= settings.fewest
+    if block is not None and since_s >= (settings.block_s if whole else settings.longest_block_s):
         tests.take(block)
         taken, at_s = known, sample.at_s
     found = _findings(settings, sample, tests)
@@ -130,7 +132,7 @@ def _verdict(
 ) -> tuple[Verdict, Ending, str]:
     harmful = [finding for finding in found.values() if finding.verdict is Verdict.HARM]
     if harmful:
-        if sample.stage is GateStage.FAULT and harmful[0].metric == ERRORS and not _by_the_fault(sample):
+        if sample.stage is GateStage.FAULT and harmful[0].metric == ERRORS and not _by_the_fault(sample, difference):
             return _not_by_fault(settings, sample, harmful[0], difference)
         return Verdict.HARM, Ending.NONE, harmful[0].message
     moved = _spilled(sample)
@@ -144,13 +146,13 @@ def _verdict(
     return Verdict.UNDECIDED, ending, _words(settings, sample, ending, found)
 
 
-def _by_the_fault(sample: GateSample) -> bool:
-    """Whether the candidate is worse by more than it may be without the fault, in the same time or before it.
+def _by_the_fault(sample: GateSample, difference: tuple[float, float, float] | None) -> bool:
+    """Whether the fault is to blame: the candidate is not shown to be worse without it, or is more so under it.
 
     It only adds to what harm takes, so it cannot add a false alarm.
     """
-    under, without = excess(*_pair(sample.arms)), excess(*_pair(sample.clean)) or excess(*_pair(sample.before))
-    return under is None or without is None or under[0] > without[2]
+    without = excess(*_pair(sample.clean)) or excess(*_pair(sample.before))
+    return without is None or difference is None or without[1] <= 0 or difference[1] > 0
 
 
 def _not_by_fault(

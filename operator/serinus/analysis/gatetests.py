@@ -22,15 +22,15 @@ from serinus.analysis.evalues import Floats, log_e, log_e_ratio
 from serinus.analysis.settings import Margin
 
 ERRORS, SLOW, CALLS, RECOVERY = "errors", "slow", "calls", "recovery"
-STAKES = {ERRORS: 0.6, SLOW: 0.1, CALLS: 0.15, RECOVERY: 0.15}
+STAKES = {ERRORS: 0.85, SLOW: 0.05, CALLS: 0.05, RECOVERY: 0.05}
 """How ``alpha`` is divided: most of it goes to what the gate is for."""
 
-_GRID = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
-"""Shares of bad requests in the alternatives: from none to nearly all, about twice as many from one to the next."""
-_BEYOND = 1.05
-"""An alternative of harm is at least so much beyond the promise."""
-_WITHIN, _NEAR = 0.97, (0.45, 1.05)
-"""One of safety is within so much of the tolerance, and the candidate's share is about stable's."""
+_SHARES = np.array([0.001, 0.003, 0.01, 0.03, 0.08, 0.2, 0.35, 0.6])
+"""Shares of stable's bad requests in the alternatives: from nearly none to most, about three times as many each."""
+_ODDS = np.array([1.6, 3.0, 8.0, 40.0])
+"""By how much the odds of the candidate's exceed the promise there. An alternative of safety is that it is alike."""
+_ROOM = 0.93
+"""Where the promise is above that, nothing can exceed it by much."""
 _MORE_CALLS = np.array([1.3, 1.6, 2.5, 5.0])
 """By how many times the candidate's calls for each request exceed what is allowed, in the alternatives."""
 _CLUSTERED = 3.0
@@ -57,6 +57,10 @@ class GateSettings:
     """Index of the latency edge beyond which a request is slow; None: latency is not judged."""
     block_s: float = 1.5
     """Least length of a block of requests: a scrape, as they come every two seconds or so."""
+    fewest: int = 8
+    """So many requests of each arm are in a block, or it is made longer, to ``longest_block_s`` at most: the projection
+    is for the sizes of a block's arms, and costs most where they differ much by chance."""
+    longest_block_s: float = 10.0
     cap: float = 2.0
     """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
     suspicion: float = 4.0
@@ -149,14 +153,13 @@ class GateTests:
 
 def alternatives(margin: Margin, *, worse: bool) -> tuple[Floats, Floats]:
     """Return the pairs of shares that are bet on, the candidate's and stable's, beyond a line or within it."""
-    q_c, q_b = (each.ravel() for each in np.meshgrid(_GRID, _GRID, indexing="ij"))
-    line = margin.rho * q_b + margin.delta
-    if worse:
-        chosen = q_c > line * _BEYOND
-    else:
-        low, high = _NEAR
-        chosen = (q_c < line * _WITHIN) & (q_c >= low * q_b) & (q_c <= high * q_b) & (line < 0.98)
-    return q_c[chosen], q_b[chosen]
+    line = margin.rho * _SHARES + margin.delta
+    if not worse:
+        alike = _SHARES[line < 0.98]
+        return alike, alike
+    shares, line = _SHARES[line < _ROOM], line[line < _ROOM]
+    odds = _ODDS[:, None] * line / (1 - line)
+    return (odds / (1 + odds)).ravel(), np.tile(shares, len(_ODDS))
 
 
 def _mean(bets: Floats) -> Floats:

@@ -75,22 +75,17 @@ class Controller:
         Raises:
             KubeError: the API server did not answer.
         """
-        namespaces, pods, services, canaries, policies = await asyncio.gather(
-            self._kube.list(kinds.NAMESPACE),
-            self._kube.list(kinds.POD),
-            self._kube.list(kinds.SERVICE),
-            self._kube.list(kinds.CANARY),
-            self._kube.list(kinds.TRAFFIC_POLICY),
-        )
         self._feed.fill()
-        for namespace in namespaces:
+        # One kind after the other: what is listed at once is memory that a process hardly gives back.
+        for namespace in await self._kube.list(kinds.NAMESPACE, slim=True):
             self._faults.see_namespace(namespace)
-        for service in services:
+        for service in await self._kube.list(kinds.SERVICE, slim=True):
             self._feed.set_service(service)
-        for pod in pods:
+        for pod in await self._kube.list(kinds.POD, slim=True):
             self._feed.set_pod(entry(pod))
-        for policy in policies:
+        for policy in await self._kube.list(kinds.TRAFFIC_POLICY, slim=True):
             self.saw_policy(policy)
+        canaries = await self._kube.list(kinds.CANARY, slim=True)
         for canary in canaries:
             self.saw_canary(canary)
         for canary in sorted(canaries, key=lambda body: body["metadata"].get("creationTimestamp", "")):

@@ -43,9 +43,19 @@ class Kube(Protocol):
         """Return one object."""
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", page: int = PAGE
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        page: int = PAGE,
+        slim: bool = False,
     ) -> list[Object]:
-        """Return all objects that the selectors match, in one namespace or (``None``) in all."""
+        """Return all objects that the selectors match, in one namespace or (``None``) in all.
+
+        ``slim`` leaves out who manages which field, which is half of many an object.
+        """
 
     async def create(self, kind: Kind, body: Object, namespace: str | None = None, *, subresource: str = "") -> Object:
         """Create an object and return it. ``Conflict.exists`` when it is there."""
@@ -144,7 +154,14 @@ class KubeClient:
         return await self.perform(requests.get(kind, name, namespace))
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = "", page: int = PAGE
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        page: int = PAGE,
+        slim: bool = False,
     ) -> list[Object]:
         found: list[Object] = []
         token, restarted = "", False
@@ -156,7 +173,10 @@ class KubeClient:
                     raise
                 found, token, restarted = [], "", True  # the continue token has expired: from the start, once
                 continue
-            found += [requests.stamped(kind, item) for item in answer.get("items") or ()]
+            for item in answer.get("items") or ():
+                if slim:
+                    item["metadata"].pop("managedFields", None)
+                found.append(requests.stamped(kind, item))
             token = (answer.get("metadata") or {}).get("continue") or ""
             if not token:
                 return found

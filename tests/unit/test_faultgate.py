@@ -1,0 +1,169 @@
+"""The fault gate's judgement: what equal arms may cost, what it finds, and how an experiment ends."""
+
+import json
+from math import log
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serinus.analysis.evalues import log_e
+from serinus.analysis.faultgate import Ending, GateJudgement, GateSample, GateSettings, GateStage, judge_gate
+from serinus.analysis.gatetests import CALLS, ERRORS, Block, GateTests, alternatives
+from serinus.analysis.model import Counts, Evidence, Verdict
+from serinus.analysis.settings import Margin
+from serinus.analysis.words import TIMES
+
+SETTINGS = GateSettings()
+
+
+def counts(requests: int, failures: int) -> Counts:
+    return Counts(requests, failures, (requests,) + (0,) * 12)
+
+
+def play(
+    shares: tuple[float, float],
+    *,
+    rate: float = 5.0,
+    settings: GateSettings = SETTINGS,
+    stage: GateStage = GateStage.FAULT,
+    calls: tuple[float, float] = (1.0, 1.0),
+    clean: Evidence | None = None,
+    before: Evidence | None = None,
+    seed: int = 1,
+    most_s: float = 400.0,
+) -> tuple[GateJudgement, float]:
+    """Return the judgement with which an experiment ends, and after how many seconds."""
+    rng = np.random.default_rng(seed)
+    sums, called, state, at_s = [[0, 0], [0, 0]], [0, 0], dict[str, Any](), 0.0
+    while True:
+        at_s += 2
+        for arm in (0, 1):
+            requests = int(rng.poisson(rate * 2))
+            sums[arm][0] += requests
+            sums[arm][1] += int(rng.binomial(requests, shares[arm]))
+            called[arm] += int(rng.poisson(requests * calls[arm]))
+        sample = GateSample(
+            stage,
+            Evidence(counts(*sums[0]), counts(*sums[1])),
+            clean or Evidence(),
+            before or Evidence(),
+            (called[0], called[1]),
+            at_s,
+        )
+        judgement = judge_gate(settings, sample, state)
+        state = json.loads(json.dumps(judgement.state))
+        if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE or at_s >= most_s:
+            return judgement, at_s
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 0.3, 0.9])
+def test_equal_arms_are_failed_in_no_more_than_alpha_of_all_experiments(share: float) -> None:
+    rng = np.random.default_rng(7)
+    runs = 1500
+    tests, failed = GateTests.start(SETTINGS, runs), np.zeros(runs, bool)
+    for _ in range(60):
+        n_c, n_b = (rng.poisson(10, runs).astype(float) for _ in range(2))
+        bad_c, bad_b = (rng.binomial(n.astype(int), share).astype(float) for n in (n_c, n_b))
+        calls_c, calls_b = (rng.poisson(n).astype(float) for n in (n_c, n_b))
+        none = np.zeros(runs)
+        tests.take(Block(bad_c, n_c, bad_b, n_b, none, none, none, none, calls_c, calls_b))
+        for name in (ERRORS, CALLS):
+            failed |= tests.harm(name) >= SETTINGS.threshold(name)
+    assert failed.mean() <= SETTINGS.alpha + 3 * (SETTINGS.alpha / runs) ** 0.5
+
+
+@pytest.mark.parametrize("stable", [0.002, 0.05, 0.3])
+@pytest.mark.parametrize("worse", [True, False])
+def test_at_the_line_the_mean_of_a_block_is_at_most_one(stable: float, worse: bool) -> None:
+    margin = SETTINGS.harm if worse else SETTINGS.safe
+    rng = np.random.default_rng(3)
+    n_c, n_b = np.full(40_000, 12.0), np.full(40_000, 9.0)
+    bad_c = rng.binomial(12, margin.rho * stable + margin.delta, 40_000).astype(float)
+    bad_b = rng.binomial(9, stable, 40_000).astype(float)
+    for q_c, q_b in list(zip(*alternatives(margin, worse=worse), strict=True))[::5]:
+        one = np.ones(1)
+        values = np.exp(log_e(bad_c, n_c, bad_b, n_b, q_c * one, q_b * one, margin.rho * one, margin.delta * one))
+        assert values.mean() <= 1 + 4 * values.std() / 200
+
+
+def test_a_candidate_that_lost_its_fallback_is_found_soon_and_the_sentence_has_both_numbers() -> None:
+    judgement, at_s = play((0.5, 0.005))
+    assert judgement.verdict is Verdict.HARM
+    assert at_s <= 20
+    assert "to the candidate failed" in judgement.message
+    assert f"to stable; the limit is stable's failures {TIMES} 1.2 + 1 points" in judgement.message
+    assert judgement.spent < 60
+
+
+def test_one_that_copes_passes_and_not_before_the_least_time() -> None:
+    judgement, at_s = play((0.002, 0.002))
+    assert judgement.verdict is Verdict.SAFE
+    assert at_s >= SETTINGS.least_s
+
+
+def test_a_service_that_is_fragile_in_both_versions_is_not_failed() -> None:
+    seen = [play((0.3, 0.3), seed=seed)[0] for seed in range(12)]
+    assert all(each.verdict is not Verdict.HARM for each in seen)
+    assert {each.ending for each in seen} <= {Ending.NONE, Ending.BUDGET}
+
+
+def test_the_budget_ends_it_without_a_verdict() -> None:
+    judgement, _ = play((0.4, 0.35), settings=GateSettings(budget=30))
+    assert (judgement.verdict, judgement.ending) == (Verdict.UNDECIDED, Ending.BUDGET)
+    assert "30 were risked" in judgement.message
+
+
+def test_time_and_missing_traffic_end_it_without_a_verdict() -> None:
+    judgement, at_s = play((0.02, 0.002), rate=0.7, settings=GateSettings(longest_s=60))
+    assert (judgement.ending, at_s) == (Ending.TIME, 60)
+    judgement, at_s = play((0.0, 0.0), rate=0.0)
+    assert (judgement.ending, at_s) == (Ending.NO_TRAFFIC, SETTINGS.silent_s)
+    assert judgement.verdict is Verdict.UNDECIDED
+
+
+def test_a_storm_of_retries_is_found_though_every_answer_is_good() -> None:
+    judgement, _ = play((0.0, 0.0), calls=(3.0, 1.0))
+    assert judgement.verdict is Verdict.HARM
+    assert "calls for each request" in judgement.message
+
+
+def test_one_that_does_not_recover_is_found_and_one_that_does_passes() -> None:
+    judgement, _ = play((0.5, 0.0), stage=GateStage.RECOVERY)
+    assert judgement.verdict is Verdict.HARM
+    assert "after the fault" in judgement.message
+    judgement, at_s = play((0.0, 0.0), stage=GateStage.RECOVERY)
+    assert (judgement.verdict, at_s) == (Verdict.SAFE, SETTINGS.recovery_s)
+
+
+def test_what_is_as_much_worse_without_the_fault_is_not_blamed_on_it() -> None:
+    clean = Evidence(counts(5000, 1000), counts(5000, 10))
+    judgement, _ = play((0.2, 0.002), clean=clean, settings=GateSettings(longest_s=60))
+    assert judgement.verdict is Verdict.UNDECIDED
+    assert judgement.ending is Ending.NOT_BY_FAULT
+    assert "without the fault" in judgement.message
+
+
+def test_other_requests_that_begin_to_fail_end_it_at_once_without_blame() -> None:
+    before, clean = Evidence(counts(900, 1), counts(900, 1)), Evidence(counts(300, 1), counts(300, 60))
+    judgement, at_s = play((0.0, 0.0), clean=clean, before=before)
+    assert (judgement.ending, at_s) == (Ending.SPILL_OVER, 2)
+    assert "before it" in judgement.message
+
+
+def test_a_restart_in_the_middle_changes_nothing() -> None:
+    sample = GateSample(GateStage.FAULT, Evidence(counts(40, 5), counts(40, 1)), calls=(40, 41), at_s=4)
+    later = GateSample(GateStage.FAULT, Evidence(counts(90, 9), counts(88, 2)), calls=(90, 88), at_s=8)
+    state = judge_gate(SETTINGS, sample, {}).state
+    assert judge_gate(SETTINGS, later, state) == judge_gate(SETTINGS, later, json.loads(json.dumps(state)))
+    assert judge_gate(SETTINGS, sample, state).state == state, "the same counts are taken in once"
+
+
+def test_alternatives_lie_beyond_their_line() -> None:
+    for margin in (Margin(1.2, 0.01), Margin(1.0, 0.0), Margin(2.0, 0.3)):
+        q_c, q_b = alternatives(margin, worse=True)
+        assert (q_c > margin.rho * q_b + margin.delta).all()
+        assert (q_c < 1).all()
+    q_c, q_b = alternatives(SETTINGS.safe, worse=False)
+    assert (q_c < SETTINGS.safe.rho * q_b + SETTINGS.safe.delta).all()
+    assert SETTINGS.threshold(ERRORS) > -log(SETTINGS.alpha)
