@@ -76,7 +76,7 @@ def _manifests(path: Path) -> list[dict[str, object]]:
     return [yaml.safe_load(block.split("```")[0]) for block in blocks]
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/mesh.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/mesh.md", "docs/faults.md"])
 def test_the_manifests_in_the_documents_are_taken(kubectl: Callable[..., str], namespace: str, path: str) -> None:
     manifests = _manifests(ROOT / path)
     assert manifests

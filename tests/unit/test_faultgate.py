@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from serinus.analysis.evalues import log_e
-from serinus.analysis.faultgate import Ending, GateJudgement, GateSample, GateSettings, GateStage, judge_gate
-from serinus.analysis.gatetests import CALLS, ERRORS, Block, GateTests, alternatives
+from serinus.analysis.faultgate import judge_gate
+from serinus.analysis.gatemodel import CALLS, ERRORS, Ending, GateJudgement, GateSample, GateSettings, GateStage
+from serinus.analysis.gatetests import Block, GateTests, alternatives
 from serinus.analysis.model import Counts, Evidence, Verdict
 from serinus.analysis.settings import Margin
 from serinus.analysis.words import TIMES

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from serinus.analysis.gatemodel import GateJudgement, GateSample, GateSettings
 from serinus.analysis.model import Judgement, Sample
 from serinus.api.canary import CanarySpec
 
@@ -14,3 +15,10 @@ def analyse(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Judgemen
     from serinus.analysis.judge import judge
 
     return judge(spec, sample, state)
+
+
+def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]) -> GateJudgement:
+    """Return what an experiment of the fault gate says so far, see ``serinus.analysis.faultgate``."""
+    from serinus.analysis import faultgate
+
+    return faultgate.judge_gate(settings, sample, state)

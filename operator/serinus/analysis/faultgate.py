@@ -4,15 +4,24 @@ The state of the tests comes with the call and goes back with the judgement, as 
 state gives the same judgement, in another process and another year.
 """
 
-from dataclasses import dataclass, field
-from enum import StrEnum
 from math import log
 from typing import Any
 
 import numpy as np
 
 from serinus.analysis.findings import excess
-from serinus.analysis.gatetests import CALLS, ERRORS, RECOVERY, SLOW, Block, GateSettings, GateTests
+from serinus.analysis.gatemodel import (
+    CALLS,
+    ERRORS,
+    RECOVERY,
+    SLOW,
+    Ending,
+    GateJudgement,
+    GateSample,
+    GateSettings,
+    GateStage,
+)
+from serinus.analysis.gatetests import Block, GateTests
 from serinus.analysis.guards import SURE
 from serinus.analysis.latency import slower_than
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence, Finding, Numbers, Verdict
@@ -20,62 +29,10 @@ from serinus.analysis.sequential import log_e_difference
 from serinus.analysis.settings import Margin
 from serinus.analysis.words import TIMES, count, milliseconds, percent
 
-__all__ = ["Ending", "GateJudgement", "GateSample", "GateSettings", "GateStage", "judge_gate"]
-
 _SPILL_POINTS, _SPILL_FACTOR = 0.01, 0.5
 """Clean traffic has moved when its share of failures is above so many points plus so much of what it was before."""
 _NEEDED = 20
 """With fewer requests of an arm than that, an experiment that has come to its end had no traffic."""
-
-
-class GateStage(StrEnum):
-    """Where an experiment stands: calls fail, or do not any more."""
-
-    FAULT = "Fault"
-    RECOVERY = "Recovery"
-
-
-class Ending(StrEnum):
-    """Why an experiment must end without a verdict."""
-
-    NONE = ""
-    BUDGET = "Budget"  # as many requests failed as were risked
-    TIME = "Time"  # it took too long to tell
-    NO_TRAFFIC = "NoTraffic"  # an arm got too few requests
-    SPILL_OVER = "SpillOver"  # requests outside of the arms fail since the fault began
-    NOT_BY_FAULT = "NotByTheFault"  # the candidate is worse, and just as much without the fault
-
-
-@dataclass(frozen=True, slots=True)
-class GateSample:
-    """What was counted since the stage began: by the arms, by the clean versions, and by those before the fault.
-
-    ``calls`` are the arms' calls to the dependency, the candidate's first; ``at_s`` is how long the stage goes on.
-    """
-
-    stage: GateStage
-    arms: Evidence
-    clean: Evidence = field(default_factory=Evidence)
-    before: Evidence = field(default_factory=Evidence)
-    calls: tuple[int, int] = (0, 0)
-    at_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class GateJudgement:
-    """HARM: the candidate copes worse; SAFE: it copes no worse, or has recovered as well; with what that rests on.
-
-    ``difference`` is by how many percentage points more the candidate lost by the fault than stable did: estimate, and
-    bounds that hold at all times at once with about 95 %. ``spent`` are the failed requests of both arms.
-    """
-
-    verdict: Verdict
-    message: str
-    ending: Ending = Ending.NONE
-    findings: tuple[Finding, ...] = ()
-    difference: tuple[float, float, float] | None = None
-    spent: int = 0
-    state: dict[str, Any] = field(default_factory=dict)
 
 
 def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]) -> GateJudgement:

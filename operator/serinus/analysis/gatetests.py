@@ -13,17 +13,13 @@ depend on each other (union bound). Proved for requests that fail independently 
 """
 
 from dataclasses import dataclass, field
-from math import log
 from typing import Any
 
 import numpy as np
 
 from serinus.analysis.evalues import Floats, log_e, log_e_ratio
+from serinus.analysis.gatemodel import CALLS, ERRORS, SLOW, GateSettings
 from serinus.analysis.settings import Margin
-
-ERRORS, SLOW, CALLS, RECOVERY = "errors", "slow", "calls", "recovery"
-STAKES = {ERRORS: 0.85, SLOW: 0.05, CALLS: 0.05, RECOVERY: 0.05}
-"""How ``alpha`` is divided: most of it goes to what the gate is for."""
 
 _SHARES = np.array([0.001, 0.003, 0.01, 0.03, 0.08, 0.2, 0.35, 0.6])
 """Shares of stable's bad requests in the alternatives: from nearly none to most, about three times as many each."""
@@ -36,39 +32,6 @@ _MORE_CALLS = np.array([1.3, 1.6, 2.5, 5.0])
 _CLUSTERED = 3.0
 """Calls come in clusters, as one request is tried again several times: the evidence is divided by what that adds to the
 variance of a count, at most. A power below 1 of an e-value is one (Jensen's inequality)."""
-
-
-@dataclass(frozen=True, slots=True)
-class GateSettings:
-    """Every number of the gate. Shares are between 0 and 1, times in seconds, evidence in nats."""
-
-    alpha: float = 0.01
-    beta: float = 0.05
-    harm: Margin = field(default_factory=lambda: Margin(1.2, 0.01))
-    safe: Margin = field(default_factory=lambda: Margin(1.5, 0.03))
-    most_calls: float = 1.25
-    budget: int = 200
-    least_s: float = 30.0
-    longest_s: float = 300.0
-    recovery_s: float = 60.0
-    silent_s: float = 60.0
-    """An arm without a request for so long gets none."""
-    slow_edge: int | None = None
-    """Index of the latency edge beyond which a request is slow; None: latency is not judged."""
-    block_s: float = 1.5
-    """Least length of a block of requests: a scrape, as they come every two seconds or so."""
-    fewest: int = 8
-    """So many requests of each arm are in a block, or it is made longer, to ``longest_block_s`` at most: the projection
-    is for the sizes of a block's arms, and costs most where they differ much by chance."""
-    longest_block_s: float = 10.0
-    cap: float = 2.0
-    """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
-    suspicion: float = 4.0
-    """Evidence for harm, as a factor, at which nothing passes yet."""
-
-    def threshold(self, name: str) -> float:
-        """Return the evidence at which a hypothesis fails the candidate."""
-        return -log(self.alpha * STAKES[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from serinus.analysis.model import Finding, Numbers, Verdict
 from serinus.analysis.words import count, lasting, milliseconds, percent, plain
 from serinus.api.canary import CanarySpec
 from serinus.api.release import CanaryStatus, MetricStatus, Phase, RunStatus
+from serinus.cli import verdict_page
 from serinus.cli.session import Object
 from serinus.delivery import evidence, plan
 from serinus.delivery.model import since
@@ -133,6 +134,7 @@ def text(what: Explained, began: str) -> Text:
     if not what.findings:
         shown.append("\nNothing was judged in this run.\n")
     shown.append_text(metrics(what.findings, what.rate))
+    shown.append_text(verdict_page.experiments(run))
     return shown
 
 

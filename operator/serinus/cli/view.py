@@ -8,8 +8,8 @@ from rich.tree import Tree
 
 from serinus.analysis.words import milliseconds, percent, plain
 from serinus.api import parse_live
-from serinus.api.release import MetricStatus
-from serinus.cli import explaining
+from serinus.api.release import ExperimentStatus, MetricStatus
+from serinus.cli import explaining, verdict_page
 from serinus.cli.session import Object
 
 _COLOURS = {
@@ -62,10 +62,20 @@ def _add_run(root: Tree, canary: Object, run: Object, phase: str, now: datetime)
         rate = explaining.candidate_rate(run.get("evidence") or {}, *share) if phase != "Failed" else None
         for metric in metrics:
             branch.add(_metric(metric, rate))
+    for raw in run.get("experiments") or []:
+        experiment = parse_live(ExperimentStatus, raw)
+        branch = root.add(verdict_page.heading(experiment))
+        if experiment.message:
+            branch.add(Text(experiment.message, "dim"))
 
 
 def _add_steps(root: Tree, canary: Object, run: Object, phase: str) -> None:
-    steps = (canary["spec"].get("strategy") or {}).get("steps") or []
+    suites = {each["name"] for each in canary["spec"].get("faults") or [] if each.get("suite")}
+    steps = [
+        step
+        for step in (canary["spec"].get("strategy") or {}).get("steps") or []
+        for _ in range(2 if step.get("fault") in suites else 1)  # a suite has two parts
+    ]
     if not steps:
         root.add(_line("step", "the evidence decides weight and pace" if run.get("step") == 0 else "the watch"))
         return
@@ -75,6 +85,8 @@ def _add_steps(root: Tree, canary: Object, run: Object, phase: str) -> None:
     for index, step in enumerate(steps):
         if step.get("approval") is not None:
             words = f"approval: {step['approval']}"
+        elif step.get("fault") is not None:
+            words = f"experiment {step['fault']}"
         else:
             words = f"weight {step.get('weight')} %" + (f" for at least {step['for']}" if step.get("for") else "")
         if index < present:

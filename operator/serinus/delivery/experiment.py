@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from serinus.analysis.faultgate import Ending, GateJudgement, GateSample, GateSettings, GateStage, judge_gate
+from serinus.analysis import judge_gate
+from serinus.analysis.gatemodel import Ending, GateJudgement, GateSample, GateSettings, GateStage
 from serinus.analysis.model import Evidence, Judgement, Verdict
 from serinus.analysis.settings import Margin
 from serinus.api.base import seconds

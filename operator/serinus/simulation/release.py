@@ -112,7 +112,7 @@ def simulate(
     """Return how a release goes: from the held template to its end, or to the horizon.
 
     Args:
-        spec: the Canary. No query of its users' metrics is answered.
+        spec: the Canary. No query of its users' metrics is answered, and none of its experiments is made.
         model: the service; its ``pods.stable`` are the Deployment's replicas.
         seed: another one gives another history of the same world.
         name: of the Canary, as it stands in messages.
@@ -120,10 +120,16 @@ def simulate(
         history_s: how long the stable version had been called before, in seconds.
         delays: how long the cluster takes for things.
     """
-    play = _Play(spec, model, seed, name, horizon_s, delays or Delays())
+    play = _Play(_without_experiments(spec), model, seed, name, horizon_s, delays or Delays())
     play.learn(history_s)
     play.run()
     return play.release()
+
+
+def _without_experiments(spec: CanarySpec) -> CanarySpec:
+    steps = [step for step in spec.strategy.steps or [] if step.fault is None]
+    strategy = spec.strategy.model_copy(update={"steps": steps or None})
+    return spec.model_copy(update={"faults": [], "strategy": strategy})
 
 
 class _Counter:
