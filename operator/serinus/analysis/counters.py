@@ -15,6 +15,7 @@ they were last read together is what ``serinus.analysis.monitor`` gathers into b
 """
 
 import math
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,15 +86,28 @@ def _within(part: float, total: float) -> float:
     return min(max(part, 0.0), total)
 
 
+class _Weighed(NamedTuple):
+    """What the tests have come to: evidence as a part of what decides, and how many more requests it takes to pass."""
+
+    harm: float
+    safe: float
+    needed: int | None
+
+
 class CountTest:
-    """The test of one metric. Its state is what ``dump`` returns."""
+    """The test of one metric. Its state is what ``dump`` returns.
+
+    Most looks find no new answers. So the tests' state is read only when there are some, and what it had come to is
+    remembered beside it.
+    """
 
     def __init__(self, metric: UserMetric, counts: CountQueries, settings: Settings):
         self._name = metric.name
         self._good = counts.good is not None
         self._asked = questions(metric)
         self._monitor = monitor_of(settings, (row_of(metric, counts),))
-        self._watched: Watched | None = None
+        self._watched: dict[str, Any] | None = None
+        self._weighed: _Weighed | None = None
         self._mark = _NOTHING
         self._sequences: list[int] = []
         self._seen = _NOTHING
@@ -106,17 +120,16 @@ class CountTest:
         Raises:
             KeyError, TypeError, ValueError: it is something else.
         """
-        watched = record.load(raw["watched"]) if raw["watched"] is not None else None
-        if watched is not None and not self._monitor.engine.fits(watched.state):
-            raise ValueError("the tests are those of other alternatives")
         mark, seen = Read(*raw["mark"]), Read(*raw["seen"])
+        weighed = _Weighed(*raw["weighed"]) if raw["weighed"] is not None else None
         self._sequences, self._clips = list(raw["sequences"]), int(raw["clips"])
-        self._watched, self._mark, self._seen = watched, mark, seen
+        self._watched, self._weighed, self._mark, self._seen = raw["watched"], weighed, mark, seen
 
     def dump(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
         return {
-            "watched": record.dump(self._watched) if self._watched is not None else None,
+            "watched": self._watched,
+            "weighed": list(self._weighed) if self._weighed is not None else None,
             "mark": list(self._mark),
             "seen": list(self._seen),
             "sequences": self._sequences,
@@ -132,13 +145,33 @@ class CountTest:
         if any(now == then for now, then in zip(sequences, self._sequences, strict=False)):
             return
         read = Read(*(value_of(answers[question.name]) or 0.0 for question in self._asked))
-        if self._watched is None:
-            self._watched = self._monitor.start(1, _history(read, self._good))
-        elif not read.fell(self._mark):
-            self._advance(self._watched, read, sequences, now_s)
+        watched = self._opened()
+        if watched is not None and not read.fell(self._mark):
+            self._advance(watched, read, sequences, now_s)
             return
-        self._watched.now_s = now_s
+        if watched is None:
+            watched = self._monitor.start(1, _history(read, self._good))
+        watched.now_s = now_s
+        self._close(watched)
         self._mark, self._sequences = read, sequences
+
+    def _opened(self) -> Watched | None:
+        """Return the tests as they stand; None before the first answers, or where another version wrote them."""
+        if self._watched is None:
+            return None
+        with suppress(KeyError, TypeError, ValueError):
+            watched = record.load(self._watched)
+            return watched if self._monitor.engine.fits(watched.state) else None
+        return None
+
+    def _close(self, watched: Watched) -> None:
+        """Note the tests, and what they have come to."""
+        settings = self._monitor.settings
+        readout = self._monitor.engine.read(watched.state, watched.now_s)
+        harm = float(readout.harm[self._name][0]) / -math.log(settings.alpha)
+        safe = float(readout.safe[0, 0]) / -math.log(settings.beta)
+        self._watched = record.dump(watched)
+        self._weighed = _Weighed(harm, safe, needed(self._monitor, watched, readout, 0))
 
     def _advance(self, watched: Watched, read: Read, sequences: list[int], now_s: float) -> None:
         length_s = now_s - watched.now_s
@@ -152,16 +185,17 @@ class CountTest:
         arms = Arms.of(*(np.full((1, 1), each) for each in _arms(clipped)))
         one_pod = np.ones(1)
         self._monitor.take(watched, Scrape(arms, np.zeros((4, 1)), one_pod, one_pod), now_s)
+        self._close(watched)
         self._seen = self._seen.plus(clipped)
         self._mark, self._sequences = read, sequences
 
     def finding(self, settings: Settings) -> Finding:
         """Return what the counters say."""
-        if self._watched is None:
+        if self._weighed is None:
             missing = self._gap or Gap("", "the counters are awaited")
             words = f"{self._name}: {missing.words}"
             return Finding(self._name, Verdict.UNDECIDED, outcome=missing.outcome, message=words)
-        verdict, numbers = self._weighed(self._watched, settings)
+        verdict, numbers = self._numbers(self._weighed)
         if verdict is not Verdict.HARM and self._gap and not (self._gap.idle and verdict is Verdict.SAFE):
             verdict = Verdict.UNDECIDED
         row = self._monitor.engine.rows[0]
@@ -177,10 +211,8 @@ class CountTest:
             numbers,
         )
 
-    def _weighed(self, watched: Watched, settings: Settings) -> tuple[Verdict, Numbers]:
-        readout = self._monitor.engine.read(watched.state, watched.now_s)
-        harm = float(readout.harm[self._name][0]) / -math.log(settings.alpha)
-        safe = float(readout.safe[0, 0]) / -math.log(settings.beta)
+    def _numbers(self, weighed: _Weighed) -> tuple[Verdict, Numbers]:
+        harm, safe = weighed.harm, weighed.safe
         verdict = Verdict.HARM if harm >= 1 else Verdict.SAFE if safe >= 1 else Verdict.UNDECIDED
         bad, total = round(self._seen.part_c), round(self._seen.total_c)
         stable_bad, stable_total = round(self._seen.part_b), round(self._seen.total_b)
@@ -192,7 +224,7 @@ class CountTest:
             excess(bad, total, stable_bad, stable_total),
             round(100 * max(harm, -9.0), 1),
             round(100 * min(max(safe, -9.0), 9.0), 1),
-            needed(self._monitor, watched, readout, 0),
+            weighed.needed,
         )
 
     def _sentence(self, verdict: Verdict, limit: str, numbers: Numbers, settings: Settings) -> str:
