@@ -26,7 +26,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 300
     chosen.watching.connect_timeout = 5
     chosen.watching.chunk_size = 100
-    chosen.queueing.idle_timeout = 0.1  # so long a worker keeps its object's last body: a thousand at once are tens of MiB
+    chosen.queueing.idle_timeout = 0.1  # so long a worker keeps its object's last body; a thousand of them are large
     chosen.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     chosen.peering.standalone = True
     return chosen

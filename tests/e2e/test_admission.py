@@ -133,10 +133,10 @@ BAD = [
     pytest.param(canary({"wieght": 10}), 'unknown field "spec.strategy.steps[0].wieght"', id="a slip of the pen"),
     pytest.param(
         canary({"weight": 10, "approval": "look"}),
-        "a step has exactly one of weight and approval; write one step for each",
+        "a step has exactly one of weight, approval and fault; write one step for each",
         id="a step with both",
     ),
-    pytest.param(canary({}), "a step has exactly one of weight and approval", id="a step with neither"),
+    pytest.param(canary({}), "a step has exactly one of weight, approval and fault", id="a step with neither"),
     pytest.param(canary({"approval": "x", "for": "5m"}), "for goes with weight only", id="an approval with a time"),
     pytest.param(
         canary({"weight": 50}, {"approval": "x"}, {"weight": 20}),
@@ -283,6 +283,6 @@ def test_kubectl_get_has_our_columns(kubectl: Kubectl, namespace: str) -> None:
     wide = kubectl("get", "cny", "-n", namespace, "-o", "wide").splitlines()[0].split()
     assert wide == ["NAME", "TARGET", "READY", "PHASE", "WEIGHT", "STEP", "MESSAGE", "REASON", "AGE"]
     assert kubectl("get", "tp", "-n", namespace).splitlines()[0].split() == [
-        "NAME", "SERVICE", "READY", "PROXIES", "ACKNOWLEDGED", "AGE",
+        "NAME", "SERVICE", "READY", "PROXIES", "ACKNOWLEDGED", "FAULT", "AGE",
     ]  # fmt: skip
     kubectl("delete", "canary,trafficpolicy", "web", "-n", namespace, "--wait=false")

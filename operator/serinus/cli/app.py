@@ -221,7 +221,8 @@ def lint(
 @app.command()
 def bench(
     subset: Annotated[
-        Literal["ci", "full"], typer.Option(help="How much is played: two minutes' worth, or all of it.")
+        Literal["ci", "full", "gate"],
+        typer.Option(help="What is played: two minutes' worth, all of it, or the fault gate alone."),
     ] = "ci",
     seed: Annotated[int, typer.Option(help="Of the simulated worlds; the same seed gives the same table.")] = 1,
     runs: Annotated[

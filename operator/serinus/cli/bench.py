@@ -15,7 +15,7 @@ def bench(subset: str, seed: int, runs: int | None, policies: Sequence[str], out
     """Play a subset, write what was found to standard output, and return the exit status.
 
     Args:
-        subset: ``ci`` or ``full``.
+        subset: ``ci`` or ``full``, or ``gate`` for the fault gate alone, as Markdown.
         seed: of the simulated worlds.
         runs: releases of each good scenario; None means as many as the subset has.
         policies: names of policies; all, when there is none.
@@ -27,6 +27,8 @@ def bench(subset: str, seed: int, runs: int | None, policies: Sequence[str], out
     """
     if unknown := [name for name in policies if name not in CONTESTANTS]:
         raise Stop(f'There is no policy "{unknown[0]}"; there are: {"; ".join(CONTESTANTS)}.', Exit.USAGE)
+    if subset == "gate":
+        return _gate(runs or 200, seed)
     chosen = Subset(subset)
     table = tabulate(chosen, seed, _played(jobs(chosen, seed, runs, policies), processes))
     if output == "json":
@@ -36,6 +38,20 @@ def bench(subset: str, seed: int, runs: int | None, policies: Sequence[str], out
     for bar in table.unmet:
         sys.stderr.write(f"Not met: {bar.asked}: {bar.found}.\n")
     return Exit.REFUSED if table.unmet else Exit.DONE
+
+
+def _gate(runs: int, seed: int) -> int:
+    from serinus.simulation.faultpairs import LOADS, PAIRS, PairCell, cells, pair_bars, pair_table
+
+    found: list[PairCell] = []
+    for cell in cells(runs, seed):
+        found.append(cell)
+        sys.stderr.write(f"{len(found)} of {len(LOADS) * len(PAIRS)}  {cell.pair.name} at {cell.rate:g}/s\n")
+    bars = pair_bars(found)
+    told = {True: "met", False: "**not met**", None: "open"}
+    sys.stdout.write("".join(f"* {bar.asked}: {bar.found}: {told[bar.met]}\n" for bar in bars) + "\n")
+    sys.stdout.write(pair_table(found))
+    return Exit.REFUSED if any(bar.met is False for bar in bars) else Exit.DONE
 
 
 def _played(waiting: list[Job], processes: int) -> list[Cell]:

@@ -124,6 +124,24 @@ def _worst(
     return Bar(asked, words + (", too few to tell" if beyond else ""), None if beyond else True, held_out)
 
 
+def share_bar(found: Sequence[tuple[str, int, int]], limit: float, asked: str) -> Bar:
+    """Return whether no share is beyond the limit; one that chance may have put there leaves the bar open.
+
+    Args:
+        found: what was played, how often it went wrong, and how often it was played.
+        limit: the greatest share that is allowed.
+        asked: the bar, in words.
+    """
+    if not found:
+        return Bar(asked, "not measured", None)
+    name, number, runs = max(found, key=lambda each: each[1] / each[2])
+    words = f"at most {_percent(number / runs)}" + (f" (“{name}”)" if number else "") + f"; {len(found)} of {runs} runs"
+    beyond = [each for each in found if each[1] / each[2] > limit]
+    if any(_at_least(wrong, of, limit) < _CHANCE / len(found) for _, wrong, of in beyond):
+        return Bar(asked, words, False)
+    return Bar(asked, words, None if beyond else True)
+
+
 def _at_least(number: int, runs: int, share: float) -> float:
     """Return the chance of so many or more among so many runs, each with this chance: a binomial tail."""
     if share <= 0:
