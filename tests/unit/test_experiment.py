@@ -5,7 +5,7 @@ from typing import Any
 
 from serinus.analysis.model import Counts, Evidence
 from serinus.api.names import LABEL_HASH
-from serinus.api.release import ExperimentStatus, Phase
+from serinus.api.release import ExperimentStatus, MetricStatus, Phase
 from serinus.api.status import Reason
 from serinus.delivery import evidence, plan
 from serinus.delivery.decide import decide
@@ -34,6 +34,7 @@ FREE = Dependency()
 THROUGH = Dependency(through=4)
 INJECTING = Dependency(through=4, injecting=4)
 MANY = seen(counts(900), counts(8100))
+WHAT = "answer 503 in 50 % of the calls to stock"
 STEPS = ({"weight": 10}, {"fault": "stock-fails"}, {"weight": 50})
 
 
@@ -221,7 +222,7 @@ def at(stage: str, **parts: Any) -> Snapshot:
     ),
     Case(
         "what was broken off too often ends without a verdict",
-        at(plan.JUDGE, run_experiments=[ExperimentStatus(name="stock-fails", attempt=3)]),
+        at(plan.JUDGE, run_experiments=[ExperimentStatus(name="stock-fails", what=WHAT, attempt=3)]),
         WAITING,
         Reason.FAULT_GATE,
         ("Interrupted",),
@@ -292,6 +293,29 @@ def test_the_two_groups_exist_only_while_somebody_looks_after_the_experiment() -
     gone = project(replace(there, status=there.status.model_copy(update={"run": _stage(there, plan.JUDGE)})))
     assert {each.pod_hash for each in gone.delete} == set(ARMS)
     assert twin().pod_hash not in {each.pod_hash for each in gone.delete}
+
+
+def test_recovery_adds_to_what_was_seen_and_spent_under_the_fault() -> None:
+    metrics = [MetricStatus(name="errors", bad=3, requests=100), MetricStatus(name="calls", bad=90, requests=100)]
+    seen = ExperimentStatus(name="stock-fails", budget=200, began_at=ago(60), metrics=metrics, difference=[1.0, 0, 2])
+    fields = {
+        "dependency": THROUGH,
+        "run_experiment": note(spent=7),
+        "run_experiments": [seen],
+        "run_stage_since": ago(4),
+    }
+    run = decide(at(plan.RECOVER, **fields, arms=arms(counts(20, 1), counts(20))), NOW).status.run
+    last = run.experiments[-1]
+    assert [metric.name for metric in last.metrics] == ["errors", "calls", "recovery"]
+    assert (last.spent, last.difference, run.stage) == (8, [1.0, 0, 2], plan.RECOVER)
+    decision = decide(at(plan.RECOVER, **fields, spec=spec(budget=10), arms=arms(counts(20, 2), counts(20, 2))), NOW)
+    assert decision.status.run.experiments[-1].reason == "Budget"
+
+
+def test_one_that_a_person_has_passed_over_is_not_taken_for_an_attempt_of_the_next() -> None:
+    passed_over = ExperimentStatus(name="another", what="something else")
+    run = decide(at(plan.JUDGE, run_experiments=[passed_over]), NOW).status.run
+    assert [(each.name, each.attempt) for each in run.experiments] == [("another", 1), ("stock-fails", 1)]
 
 
 def test_a_dry_run_injects_nothing() -> None:

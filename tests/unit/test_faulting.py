@@ -8,7 +8,9 @@ import pytest
 from serinus.api.fault import Fault, FaultStatus
 from serinus.controller.faults import VALID_S, Faults
 from serinus.controller.feed import Feed
-from serinus.delivery.faulting import Allowance, accounts, allowance, ended, standing, words
+from serinus.delivery.arms import Trial
+from serinus.delivery.faulting import Allowance, accounts, allowance, ended, fingerprint, standing, words
+from serinus.delivery.model import Dependency
 from serinus.mesh.gates import Gate
 from serinus.mesh.render import render_service
 
@@ -109,12 +111,13 @@ def book(now: datetime = NOW) -> tuple[Faults, Keeper, Sidecars]:
     feed.set_policies(KEY, [])
     faults = Faults(keeper, feed, lambda: now)
     faults.see_namespace(namespace("allowed"))
+    faults.see_namespace(namespace("allowed", "till"))
     feed.set_route(KEY, "shop/any", None)
     return faults, keeper, sidecars
 
 
-def namespace(value: str) -> dict[str, Any]:
-    return {"metadata": {"name": "shop", "annotations": {"serinus.dev/faults": value}}}
+def namespace(value: str, name: str = "shop") -> dict[str, Any]:
+    return {"metadata": {"name": name, "annotations": {"serinus.dev/faults": value}}}
 
 
 def test_a_stop_of_the_namespace_closes_its_gates_at_once_and_no_others() -> None:
@@ -127,6 +130,39 @@ def test_a_stop_of_the_namespace_closes_its_gates_at_once_and_no_others() -> Non
     assert [gate.name.partition("|")[0] for gate in keeper.told[-1][0]] == ["policy:till/desk"]
     assert not faults.see_namespace(namespace("stopped")), "nothing new"
     assert faults.see_namespace(namespace("allowed"), deleted=True)
+
+
+def trial(**changes: Any) -> Trial:
+    fields = {"name": "shop/web: x", "to": KEY, "spec": fault(), "retries": True, "allow_unsafe": False}
+    return Trial(**{**fields, "arms": ("a-cf", "a-sf"), "through": True, "injected": True, **changes})
+
+
+def names(keeper: Keeper) -> list[str]:
+    return [gate.name.partition("|")[2] for gate in keeper.told[-1][0]]
+
+
+def test_what_was_decided_before_a_stop_does_not_open_a_gate_after_it() -> None:
+    faults, keeper, _ = book()
+    faults.experiment("canary:shop/web", trial())
+    assert names(keeper) == ["way", fingerprint(fault())]
+    faults.see_namespace(namespace("stopped"))
+    assert names(keeper) == []
+    faults.experiment("canary:shop/web", trial())  # its status says so still
+    assert names(keeper) == ["way"]
+    faults.open("policy:shop/cart", KEY, fault(), after(60))
+    assert names(keeper) == ["way"]
+
+
+def test_a_service_has_one_experiment_at_a_time() -> None:
+    faults, keeper, _ = book()
+    faults.experiment("canary:shop/web", trial())
+    faults.experiment("canary:shop/other", trial())
+    assert {gate.name.partition("|")[0] for gate in keeper.told[-1][0]} == {"canary:shop/web"}
+    assert faults.dependency("canary:shop/other", KEY, fault(), dry_run=False).busy == "shop/web"
+    assert faults.dependency("canary:shop/web", KEY, fault(), dry_run=False) == Dependency(through=1, injecting=1)
+    faults.experiment("canary:shop/web", None)
+    assert keeper.told[-1][0] == ()
+    assert not faults.dependency("canary:shop/other", KEY, fault(), dry_run=False).busy
 
 
 def test_no_gate_is_told_for_longer_than_its_fault_lasts() -> None:

@@ -100,7 +100,7 @@ def _verdict(
     if _passes(settings, sample, tests):
         return Verdict.SAFE, Ending.NONE, found[ERRORS].message
     ending = _over(settings, sample)
-    return Verdict.UNDECIDED, ending, _words(settings, sample, ending, found)
+    return Verdict.UNDECIDED, ending, _words(settings, sample, ending, ERRORS, found)
 
 
 def _by_the_fault(sample: GateSample, difference: tuple[float, float, float] | None) -> bool:
@@ -144,8 +144,8 @@ def _over(settings: GateSettings, sample: GateSample) -> Ending:
     return Ending.NO_TRAFFIC if not fewest and sample.at_s >= settings.silent_s else Ending.NONE
 
 
-def _words(settings: GateSettings, sample: GateSample, ending: Ending, found: dict[str, Finding]) -> str:
-    seen = found[ERRORS].message
+def _words(settings: GateSettings, sample: GateSample, ending: Ending, name: str, found: dict[str, Finding]) -> str:
+    seen = found[name].message
     if ending is Ending.BUDGET:
         spent = sample.arms.candidate.failures + sample.arms.stable.failures
         return f"{spent:,} requests failed, {settings.budget:,} were risked; {seen}"
@@ -162,6 +162,8 @@ def _recovered(
 ) -> tuple[Verdict, Ending, str]:
     """Whether both arms are alike again: nothing has shown a difference in the time that is given to it."""
     seen = found[RECOVERY].message
+    if sample.arms.candidate.failures + sample.arms.stable.failures >= settings.budget:
+        return Verdict.UNDECIDED, Ending.BUDGET, _words(settings, sample, Ending.BUDGET, RECOVERY, found)
     fewest = min(sample.arms.candidate.requests, sample.arms.stable.requests)
     if sample.at_s < settings.recovery_s:
         return Verdict.UNDECIDED, Ending.NONE, seen

@@ -10,9 +10,9 @@ from serinus.api.fault import Fault as FaultSpec
 from serinus.api.fault import Injection
 from serinus.controller.feed import Feed, unusable
 from serinus.delivery import faulting
+from serinus.delivery.arms import Trial
 from serinus.delivery.faulting import Allowance
 from serinus.delivery.model import Dependency
-from serinus.delivery.project import Trial
 from serinus.kube.requests import Object
 from serinus.mesh.gates import Gate
 from serinus.mesh.model import Fault, Stage
@@ -91,6 +91,9 @@ class Faults:
             spec: what happens.
             until: when it ends.
         """
+        if self._refusal(owner, spec):  # since it was decided
+            self.close(owner)
+            return
         name = f"{owner}|{faulting.fingerprint(spec)}"
         gate = Gate(name, spec.percentage, faulting.accounts(spec, _namespace(owner)))
         self._open(owner, Opened(service_key, (gate,), until, fault=Fault(name, owner.partition(":")[2], spec)))
@@ -112,7 +115,8 @@ class Faults:
         way, fault = f"{owner}|way", f"{owner}|{mark}"
         stage = Stage(f"{owner}|{mark}", way, fault, trial.name, trial.spec, trial.retries, trial.allow_unsafe)
         gates = [Gate(way, 100, pods=pods)] if trial.through else []
-        gates += [Gate(fault, trial.spec.percentage, pods=pods)] if trial.injected else []
+        injected = trial.injected and not self._refusal(owner, trial.spec)  # it may have been stopped since
+        gates += [Gate(fault, trial.spec.percentage, pods=pods)] if injected else []
         self._open(owner, Opened(trial.to, tuple(gates), self._now() + timedelta(seconds=LEASE_S), stage=stage))
 
     def close(self, owner: str) -> None:

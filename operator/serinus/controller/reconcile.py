@@ -21,6 +21,7 @@ from serinus.controller.gather import Gathered, Gatherer
 from serinus.controller.records import RETRY_S
 from serinus.controller.workqueue import Result
 from serinus.delivery import plan
+from serinus.delivery.arms import dependency_key
 from serinus.delivery.decide import decide
 from serinus.delivery.model import ArmTotals, Decision, Dependency, Snapshot, Totals
 from serinus.delivery.project import project
@@ -132,7 +133,7 @@ class Reconciler:
         if found is None:
             return None
         experiment, injection = found
-        to = experiment.to if "/" in experiment.to else f"{snapshot.meta.namespace}/{experiment.to}"
+        to = dependency_key(snapshot.meta.namespace, experiment)
         return self._faults.dependency(f"canary:{owner}", to, injection, dry_run=experiment.dry_run)
 
     async def _persist(self, gathered: Gathered, decision: Decision) -> None:

@@ -6,7 +6,7 @@ interrupted, by a restart of ours for one, is begun again: counts that somebody 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -133,8 +133,8 @@ def _before(at: _Look) -> Move:
         budget=at.experiment.budget,
     )
     others = run.experiments
-    if others and not others[-1].verdict:  # it was broken off
-        begun = begun.model_copy(update={"attempt": others[-1].attempt + 1})
+    if others and not others[-1].verdict and (others[-1].name, others[-1].what) == (begun.name, begun.what):
+        begun = begun.model_copy(update={"attempt": others[-1].attempt + 1})  # it was broken off
         others = others[:-1]
     experiments = [*others, begun]
     if begun.attempt > ATTEMPTS:
@@ -209,7 +209,7 @@ def _inject(at: _Look) -> Move:
         if not seconds(at.experiment.recovery):
             return _passed(_with(at, judged), judgement.message)
         after = _with(at, judged)
-        fresh = {**after.run.experiment, **_mark(at), "gate": {}}
+        fresh = {**after.run.experiment, **_mark(at), "gate": {}, "spent": judgement.spent}
         message = f"it copes no worse; the fault is over, and recovery is looked at: {judgement.message}"
         event = Event(Reason.FAULT, f"experiment {at.title}: the fault is over; {judgement.message}")
         return after.enters(plan.RECOVER, message, event, experiment=fresh)
@@ -254,14 +254,19 @@ def _judged(at: _Look, stage: GateStage) -> tuple[CanaryStatus, GateJudgement]:
         calls=(arms.calls[0] - mark["calls"][0], arms.calls[1] - mark["calls"][1]),
         at_s=since(at.run.stage_since, at.now) if stage is GateStage.RECOVERY else since(_began(at), at.now),
     )
-    judgement = judge_gate(settings_of(at.experiment), sample, note.get("gate") or {})
-    spent = at.run.experiments[-1].spent if stage is GateStage.RECOVERY else judgement.spent
+    last, under_fault = at.run.experiments[-1], stage is GateStage.FAULT
+    spent = 0 if under_fault else int(note.get("spent", 0))
+    settings = settings_of(at.experiment)
+    settings = replace(settings, budget=max(1, settings.budget - spent))
+    judgement = judge_gate(settings, sample, note.get("gate") or {})
+    seen = [moves.metric_status(finding) for finding in judgement.findings]
+    known = {metric.name for metric in seen}
     status = _last(
         at,
-        spent=spent,
+        spent=spent + judgement.spent,
         message=judgement.message,
-        metrics=[moves.metric_status(finding) for finding in judgement.findings],
-        difference=list(judgement.difference or at.run.experiments[-1].difference),
+        metrics=seen if under_fault else [*(each for each in last.metrics if each.name not in known), *seen],
+        difference=list(judgement.difference or ()) if under_fault else last.difference,
     )
     return moves.with_run(status, experiment={**note, "gate": judgement.state}), judgement
 

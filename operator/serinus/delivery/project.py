@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serinus.api.commands import commands
-from serinus.api.fault import Injection
 from serinus.api.names import (
     ANNOTATION_COMMAND_PREFIX,
     API_VERSION,
@@ -17,7 +16,7 @@ from serinus.api.names import (
 )
 from serinus.api.release import Phase, RunStatus
 from serinus.delivery import plan, recording
-from serinus.delivery.arms import arm_hashes, arm_size
+from serinus.delivery.arms import WITH_REQUESTS, Trial, arm_hashes, arm_size, experimenting, trial_of
 from serinus.delivery.model import ReplicaSet, Snapshot, Target
 from serinus.delivery.revision import adopted_template, twin_name, twin_template
 
@@ -37,24 +36,6 @@ class Route:
     """``pod-template-hash`` of an experiment's two groups, the candidate's first; empty when there are none."""
     arms_pct: int = 0
     """Share of the requests that each of them gets, in percent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """An experiment that is under way, for the sidecars of its two groups.
-
-    ``arms`` are the ``pod-template-hash`` of both. Calls go by where the fault would happen once ``through``, and meet
-    it while ``injected``.
-    """
-
-    name: str
-    to: str
-    spec: Injection
-    retries: bool
-    allow_unsafe: bool
-    arms: tuple[str, str]
-    through: bool = False
-    injected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +109,7 @@ def _label(snapshot: Snapshot) -> str | None:
 def _leaving(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> tuple[ReplicaSet, ...]:
     """Return the twins that nobody needs: all when no candidate is wanted, else those of other runs."""
     kept = {run.pod_hash} if run is not None and _twin_wanted(phase, run) else set()
-    if run is not None and _experimenting(snapshot, run):
+    if run is not None and experimenting(snapshot, run):
         kept.update(arm_hashes(run))
     return tuple(rs for rs in snapshot.twins if rs.pod_hash not in kept)
 
@@ -147,7 +128,7 @@ def _with_objects(
         elif twin is not None and twin.owner_uid == snapshot.meta.uid and twin.replicas != run.replicas:
             scale.append((twin, run.replicas))
         create += _candidate_service(snapshot, run, name)
-        if _experimenting(snapshot, run):
+        if experimenting(snapshot, run):
             create += _arms(snapshot, run, target)
     if run:
         scale += _judged_only(snapshot, phase, run, target)
@@ -163,7 +144,7 @@ def _with_objects(
         scale=tuple(scale),
         open_gates=open_gates,
         adopt=adopt,
-        trial=_trial(snapshot, run) if run else None,
+        trial=trial_of(snapshot, run) if run else None,
         untrack=tuple(pod.name for pod in snapshot.pods if pod.tracked and _kept(snapshot, pod.pod_hash))
         if cleaning
         else (),
@@ -183,38 +164,10 @@ def _route(phase: Phase | None, run: RunStatus | None, snapshot: Snapshot) -> Ro
         return Route(0, "" if run.stage == plan.DRAIN else run.pod_hash, "" if adopted else run.pod_hash)
     plain = Route(run.weight, run.pod_hash, run.pod_hash)
     found = plan.experiment_at(snapshot.spec, run.step) if snapshot.spec else None
-    if found is None or not _experimenting(snapshot, run):
+    if found is None or not experimenting(snapshot, run):
         return plain
-    share = found[0].share if run.stage in _WITH_REQUESTS else 0
+    share = found[0].share if run.stage in WITH_REQUESTS else 0
     return replace(plain, arms=arm_hashes(run), arms_pct=share)
-
-
-_WITH_REQUESTS = (plan.WARM, plan.INJECT, plan.RECOVER)
-
-
-def _experimenting(snapshot: Snapshot, run: RunStatus) -> bool:
-    """Whether an experiment is under way. None is while nothing moves: nobody would look after it."""
-    spec, status = snapshot.spec, snapshot.status
-    if spec is None or run.stage not in plan.EXPERIMENT or status.phase not in plan.IN_RUN:
-        return False
-    return plan.experiment_at(spec, run.step) is not None
-
-
-def _trial(snapshot: Snapshot, run: RunStatus) -> Trial | None:
-    found = plan.experiment_at(snapshot.spec, run.step) if snapshot.spec else None
-    if found is None or not _experimenting(snapshot, run):
-        return None
-    experiment, injection = found
-    return Trial(
-        name=f"{snapshot.meta.namespace}/{snapshot.meta.name}: {experiment.name}",
-        to=experiment.to if "/" in experiment.to else f"{snapshot.meta.namespace}/{experiment.to}",
-        spec=injection,
-        retries=experiment.at == "Dependency",
-        allow_unsafe=experiment.allow_unsafe,
-        arms=arm_hashes(run),
-        through=run.stage in _WITH_REQUESTS,
-        injected=run.stage == plan.INJECT and not experiment.dry_run,
-    )
 
 
 def _arms(snapshot: Snapshot, run: RunStatus, target: Target) -> list[dict[str, Any]]:

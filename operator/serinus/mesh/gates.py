@@ -6,8 +6,8 @@ every fault. An empty layer ends all at once, and drains nothing.
 Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-docs/xds_protocol (TTL), and configuration/operations/runtime.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -69,7 +69,7 @@ class Layer:
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self._wanted = False
-        self._told: tuple[str, int] | None = None
+        self._told: tuple[tuple[Gate, ...], int] | None = None
         self._nonce = 0
         self._unanswered: dict[str, tuple[str, ...]] = {}
         self.acknowledged: tuple[str, ...] = ()
@@ -94,19 +94,20 @@ class Layer:
         if not self._wanted:
             return None
         open_ = gates.of(self.caller, now)
-        body = _layer(open_)
-        version = sha256(body).hexdigest()[:16]
-        telling = (version, gates.serial if open_ else 0)
+        telling = (open_, gates.serial if open_ else 0)
         if self._told == telling:
             return None
         self._told = telling
+        body = _layer(open_)
+        version = sha256(body).hexdigest()[:16]
         self._nonce += 1
         nonce = f"gates-{self._nonce}"
         self._unanswered[nonce] = tuple(gate.name for gate in open_)
         return response(RTDS, nonce, [_part(version, body, gates.valid_until - now if open_ else None)])
 
 
-def _layer(gates: Iterable[Gate]) -> bytes:
+@lru_cache(maxsize=256)
+def _layer(gates: tuple[Gate, ...]) -> bytes:
     """Return the runtime layer in which these gates are open."""
     values = {
         gate.name: {"numerator": round(gate.percentage * 10_000), "denominator": "MILLION"}

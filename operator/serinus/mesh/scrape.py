@@ -84,6 +84,7 @@ class _Watch:
     history: ClusterCounters = field(default_factory=ClusterCounters)
     halves: Halves = field(default_factory=Halves)
     arms: Callable[[], Mapping[str, int]] | None = None
+    arm_of: Mapping[str, int] = field(default_factory=dict)
     called: dict[str, int] = field(default_factory=dict)
     calls: list[int] = field(default_factory=lambda: [0, 0])
     callers: int = 0
@@ -210,8 +211,8 @@ class EvidenceReader:
                 log.exception("the callers of a key cannot be told", key=key)
                 everyone = []
             watch.callers, watch.scraped, watch.missing = len(everyone), 0, 0
-            arms = watch.arms() if watch.arms else {}
-            own = [proxy for proxy in everyone if proxy.uid in arms]
+            watch.arm_of = watch.arms() if watch.arms else {}
+            own = [proxy for proxy in everyone if proxy.uid in watch.arm_of]
             for proxy in {*sample(everyone, MAX_CALLERS), *own}:
                 callers[proxy.uid] = proxy
                 wanted.setdefault(proxy.uid, []).append(watch)
@@ -257,7 +258,7 @@ class EvidenceReader:
 
 def _take_calls(watch: _Watch, uid: str, sheet: Sheet) -> None:
     """Add what one pod of an experiment has called; its sidecar is new with it, so all that it counted is."""
-    arm = watch.arms().get(uid) if watch.arms else None
+    arm = watch.arm_of.get(uid)
     if arm is None:
         return
     before = watch.called.get(uid, 0)
