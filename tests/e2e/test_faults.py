@@ -106,7 +106,7 @@ def test_the_kill_switch_ends_every_fault_at_once_and_none_comes_back_by_itself(
 
 @pytest.mark.alone
 @pytest.mark.acceptance(45)
-def test_a_fault_ends_without_the_operator(app: App, cluster: Cluster) -> None:
+def test_a_fault_ends_without_the_operator_and_all_at_once_by_one_command(app: App, cluster: Cluster) -> None:
     app.create(rate=100)
     allow(app)
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="30s"))
@@ -118,6 +118,11 @@ def test_a_fault_ends_without_the_operator(app: App, cluster: Cluster) -> None:
         eventually(lambda: app.report(quiet)["total"] >= 200, "requests", 30)
         assert seen(app, quiet) == 0
         assert last_seen(app, since) - began <= 13
+    app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="5m"))
+    eventually(lambda: active(app), "a changed one is in force", 60)
+    assert "Active" in app.cluster.serinus("faults", "list", "-A").stdout
+    assert app.namespace in app.cluster.serinus("faults", "stop", "--all").stdout
+    assert state(app)["state"] == "Ended"
 
 
 def test_a_fault_can_be_tried_from_the_command_line_and_is_gone_afterwards(app: App) -> None:
