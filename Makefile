@@ -13,9 +13,9 @@ ROLLOUT := $(BIN)/kubectl rollout -n serinus-system
 INSTALL := $(BIN)/kubectl apply -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
     $(ROLLOUT) status deployment/serinus --timeout=180s
 PYTEST := SERINUS_INSTALLED=1 $(BIN)/pytest tests/e2e -v --durations=20 --durations-min=10
-# Two tests at a time, then one by one those that disturb others, or that others would disturb.
+# Three tests at a time (mostly they wait), then one by one those that disturb others.
 E2E := $(CLUSTER) run -- bash -c "$(INSTALL) || exit 1; code=0; \
-    $(PYTEST) -m 'not alone' -n 2 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
+    $(PYTEST) -m 'not alone' -n 3 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
 SAY = printf '[%(%H:%M:%S)T] %s\n' -1
 
 export DEBIAN_FRONTEND := noninteractive

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,10 +30,11 @@ const sidecarStatsPort = "15090"
 func discover(args []string) error {
 	flags := flag.NewFlagSet("shop discover", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:9101", "where the list is served, as /targets")
+	namespace := flags.String("namespace", "", "whose pods are listed; without it those of the whole cluster")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	pods, err := podSource()
+	pods, err := podSource(*namespace)
 	if err != nil {
 		return err
 	}
@@ -104,8 +106,9 @@ func targets(pods []pod) []targetGroup {
 	return groups
 }
 
-// podSource returns a function that lists the cluster's pods, with the service account of this pod.
-func podSource() (func(context.Context) ([]pod, error), error) {
+// podSource returns a function that lists the pods of a namespace, or of the cluster, with the service account of this
+// pod.
+func podSource(namespace string) (func(context.Context) ([]pod, error), error) {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	authority, err := os.ReadFile(filepath.Join(accountDir, "ca.crt"))
 	if err != nil || host == "" {
@@ -117,7 +120,11 @@ func podSource() (func(context.Context) ([]pod, error), error) {
 		Timeout:   5 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}},
 	}
-	address := "https://" + net.JoinHostPort(host, port) + "/api/v1/pods?resourceVersion=0"
+	path := "/api/v1/pods"
+	if namespace != "" {
+		path = "/api/v1/namespaces/" + url.PathEscape(namespace) + "/pods"
+	}
+	address := "https://" + net.JoinHostPort(host, port) + path + "?resourceVersion=0"
 	return func(ctx context.Context) ([]pod, error) {
 		token, err := os.ReadFile(filepath.Join(accountDir, "token"))
 		if err != nil {

@@ -27,6 +27,7 @@ type service struct {
 	behaviour          atomic.Pointer[behaviour]
 	draining           atomic.Bool
 	answers, errors    atomic.Int64
+	durations          durations
 }
 
 // calls tells who calls whom, and which variable holds the address.
@@ -172,6 +173,7 @@ func (s *service) metrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, "shop_answers_total%s %d\n", labels, s.answers.Load())
 	fmt.Fprintf(w, "# HELP shop_failed_answers_total Answers that were errors of this service's own.\n")
 	fmt.Fprintf(w, "# TYPE shop_failed_answers_total counter\nshop_failed_answers_total%s %d\n", labels, s.errors.Load())
+	s.durations.write(w, "shop_answer_duration_seconds", fmt.Sprintf("service=%q,version=%q", s.name, s.version))
 }
 
 // passedOn are the headers that keep one request together across services.
@@ -194,12 +196,14 @@ type page struct {
 }
 
 func (s *service) page(w http.ResponseWriter, r *http.Request) {
+	begun := time.Now()
 	b := s.behaviour.Load()
 	e := b.effect(r.URL.Path, time.Since(s.started), randomNumber)
 	if !pause(r.Context(), e.delay) {
 		return
 	}
 	s.answers.Add(1)
+	defer func() { s.durations.observe(time.Since(begun)) }()
 	body := page{Service: s.name, Version: s.version, Pod: s.pod, Path: r.URL.Path, Method: r.Method, Protocol: r.Proto}
 	chain, status, lost := s.name+"="+s.version, http.StatusOK, ""
 	if e.fails {
@@ -262,12 +266,14 @@ func (s *service) ask(r *http.Request) (below answer, lost string) {
 
 // grpc answers as a gRPC server would: status 200, one empty message, and the outcome in the trailers.
 func (s *service) grpc(w http.ResponseWriter, r *http.Request) {
+	begun := time.Now()
 	b := s.behaviour.Load()
 	e := b.effect(r.URL.Path, time.Since(s.started), randomNumber)
 	if !pause(r.Context(), e.delay) {
 		return
 	}
 	s.answers.Add(1)
+	defer func() { s.durations.observe(time.Since(begun)) }()
 	w.Header().Set("Content-Type", "application/grpc")
 	w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
 	w.Header().Set(headerVersion, s.version)

@@ -241,7 +241,10 @@ class App:
                 "replicas": replicas,
                 "selector": {"matchLabels": {"app": name}},
                 "template": {
-                    "metadata": {"labels": {"app": name}},
+                    "metadata": {
+                        "labels": {"app": name},
+                        "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
+                    },
                     "spec": {"terminationGracePeriodSeconds": 10, "containers": [container]},
                 },
             },

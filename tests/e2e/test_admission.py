@@ -158,6 +158,22 @@ BAD = [
     pytest.param(canary(deadline="0s"), "no run ends in no time", id="a deadline of nothing"),
     pytest.param(canary(progressDeadline="0s"), "no pod becomes ready in no time", id="a progress deadline of nothing"),
     pytest.param(metrics({"max": 1}, prometheus=False), "nothing answers the queries", id="queries without a source"),
+    pytest.param(
+        canary(analysis={"requests": {"total": "x", "failed": "y"}}),
+        "nothing answers the queries",
+        id="requests counted by nobody",
+    ),
+    pytest.param(
+        canary(
+            analysis={
+                "prometheus": {"address": "http://prometheus:9090"},
+                "requests": {"total": "x", "failed": "y"},
+                "latency": {"max": "100ms"},
+            }
+        ),
+        "nothing tells how long requests take",
+        id="a limit on what is not timed",
+    ),
     pytest.param(metrics({}), "the metric has no limit; write min, max or both", id="a metric without a limit"),
     pytest.param(metrics({"min": 2, "max": 1}), "min is above max", id="limits that nothing meets"),
     pytest.param(metrics({"max": 1}, {"max": 1}), "Duplicate value", id="two metrics of one name"),

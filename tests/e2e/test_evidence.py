@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Iterator
 
+import prometheus
 import pytest
 from driving import behave, candidates, evidence
 from harness import App, Cluster, Object, eventually
-from test_trouble import prometheus
 
 PLAIN = {"latency": {"compare": False}, "warmUp": "0s"}
 
@@ -128,9 +128,7 @@ def test_retries_that_rescue_the_candidate_hide_nothing_from_the_judgement(app: 
 @pytest.mark.acceptance(41)
 def test_every_odd_answer_to_a_users_query_has_a_name_and_is_no_verdict(app: App) -> None:
     app.create()
-    app.cluster.apply(*prometheus(app.namespace))
-    wait = ["rollout", "status", "deployment/prometheus", "-n", app.namespace, "--timeout=60s"]
-    app.cluster.kubectl(*wait, timeout_s=70)
+    source = prometheus.install(app)
     queries = {
         "fine": "sum(up)",
         "nothing": "no_such_metric",
@@ -149,7 +147,7 @@ def test_every_odd_answer_to_a_users_query_has_a_name_and_is_no_verdict(app: App
         {"weight": 50},
         analysis={
             "interval": "1s",
-            "prometheus": {"address": f"http://prometheus.{app.namespace}"},
+            "prometheus": source,
             "metrics": [{"name": name, "query": query, "min": 0} for name, query in queries.items()],
         },
     )

@@ -20,8 +20,6 @@ from driving import (
 )
 from harness import App, Cluster, Object, eventually
 
-pytestmark = pytest.mark.alone
-
 BY_HAND = {"minRequests": 1_000_000}
 """So much evidence is never there: steps end by command only."""
 
@@ -109,6 +107,7 @@ def test_no_request_fails_over_five_rolling_restarts_of_apps_that_exit_at_once_a
             app.close()
 
 
+@pytest.mark.alone
 @pytest.mark.acceptance(65)
 def test_a_meshed_pod_that_starts_while_the_operator_is_away_reaches_everything_and_calls_stable(
     app: App, cluster: Cluster

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import prometheus
 import pytest
 import yaml
 from driving import (
@@ -261,11 +262,8 @@ def _bad(app: App, since: str) -> int:
 @pytest.mark.acceptance(35)
 def test_a_metrics_source_that_is_away_is_no_verdict_and_the_release_goes_on_when_it_is_back(app: App) -> None:
     app.create()
-    app.cluster.apply(*prometheus(app.namespace))
-    wait = ["rollout", "status", "deployment/prometheus", "-n", app.namespace, "--timeout=60s"]
-    app.cluster.kubectl(*wait, timeout_s=70)
+    source = prometheus.install(app)
     metric = {"name": "alive", "query": "sum(up)", "min": 1}
-    source = {"address": f"http://prometheus.{app.namespace}"}
     app.adopt(
         {"weight": 20},
         {"weight": 50, "for": "2s"},
@@ -296,56 +294,6 @@ def _scale(app: App, name: str, replicas: int) -> None:
     app.cluster.kubectl("scale", f"deployment/{name}", "-n", app.namespace, f"--replicas={replicas}")
     ready = lambda: len(app.pods(f"app={name}")) == replicas  # noqa: E731
     eventually(ready, f"{name} has {replicas} pods", 30)
-
-
-def prometheus(namespace: str) -> list[Object]:
-    """Return a real Prometheus that reads itself."""
-    config = {
-        "scrape_configs": [
-            {"job_name": "self", "scrape_interval": "1s", "static_configs": [{"targets": ["localhost:9090"]}]}
-        ]
-    }
-    container = {
-        "name": "prometheus",
-        "image": "localhost/serinus-prometheus:dev",
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["prometheus"],
-        "args": ["--config.file=/etc/own/prometheus.yml", "--storage.tsdb.path=/data"],
-        "ports": [{"name": "http", "containerPort": 9090}],
-        "readinessProbe": {"httpGet": {"path": "/-/ready", "port": "http"}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/own"}, {"name": "data", "mountPath": "/data"}],
-    }
-    labels = {"app": "prometheus", "serinus.dev/inject": "disabled"}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "securityContext": {"fsGroup": 65532},
-            "containers": [container],
-            "volumes": [{"name": "config", "configMap": {"name": "prometheus"}}, {"name": "data", "emptyDir": {}}],
-        },
-    }
-    meta = {"namespace": namespace, "name": "prometheus"}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": meta,
-            "data": {"prometheus.yml": yaml.safe_dump(config)},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {"selector": {"app": "prometheus"}, "ports": [{"port": 80, "targetPort": "http"}]},
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": meta,
-            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "prometheus"}}, "template": template},
-        },
-    ]
 
 
 # -- many Canaries

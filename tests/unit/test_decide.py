@@ -579,6 +579,13 @@ def test_preparing(case: Case) -> None:
         Reason.METRICS_UNAVAILABLE,
         ("carts", "cannot be reached"),
     ),
+    Case(
+        "requests that cannot be counted are not a verdict",
+        analysing(totals=replace(GOOD, outcome="Timeout", trouble="requests cannot be counted: Timeout")),
+        WAITING,
+        Reason.METRICS_UNAVAILABLE,
+        ("requests cannot be counted: Timeout",),
+    ),
 )
 def test_steps(case: Case) -> None:
     check(case)

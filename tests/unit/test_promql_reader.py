@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from serinus.analysis.model import Outcome, Reading
+from serinus.analysis.model import Outcome, Reading, Series
 from serinus.controller import promql
-from serinus.controller.promql import PER_ADDRESS, MetricReader
+from serinus.controller.promql import PER_ADDRESS, MetricReader, Query
 
 
 class FakePrometheus:
@@ -182,7 +182,7 @@ async def first(reader: MetricReader, key: str = "demo/shop", metric: str = "err
 async def test_every_answer_has_a_name(prometheus, reader, answer, outcome, value, words):
     prometheus.answer = answer
     start = time.monotonic()
-    reader.watch("demo/shop", [("errors", "sum(x)", 60)], prometheus.url)
+    reader.watch("demo/shop", [Query("errors", "sum(x)", 60)], prometheus.url)
     reading = await first(reader)
     assert (reading.metric, reading.outcome, reading.value) == ("errors", outcome, value)
     assert re.search(words, reading.detail)
@@ -199,7 +199,7 @@ async def test_every_answer_has_a_name(prometheus, reader, answer, outcome, valu
     ],
 )
 async def test_a_server_that_is_not_there_is_unreachable(reader, address, words):
-    reader.watch("demo/shop", [("errors", "up", 60)], address)
+    reader.watch("demo/shop", [Query("errors", "up", 60)], address)
     reading = await first(reader)
     assert reading.outcome is Outcome.UNREACHABLE
     assert words in reading.detail
@@ -208,7 +208,7 @@ async def test_a_server_that_is_not_there_is_unreachable(reader, address, words)
 async def test_there_is_no_reading_before_the_first_answer_and_none_after_the_end(prometheus, reader):
     prometheus.answer = vector(({}, "1"))
     assert reader.reading("demo/shop", "errors") is None
-    reader.watch("demo/shop", [("errors", "up", 60)], prometheus.url)
+    reader.watch("demo/shop", [Query("errors", "up", 60)], prometheus.url)
     assert reader.reading("demo/shop", "errors") is None
     assert reader.reading("demo/shop", "other") is None
     await first(reader)
@@ -219,7 +219,7 @@ async def test_there_is_no_reading_before_the_first_answer_and_none_after_the_en
 
 async def test_each_query_is_asked_every_interval_and_numbered(prometheus, reader):
     prometheus.answer = lambda _: asyncio.sleep(0, vector(({}, "1")))
-    reader.watch("demo/shop", [("fast", "f", 0.05), ("slow", "s", 60)], prometheus.url)
+    reader.watch("demo/shop", [Query("fast", "f", 0.05), Query("slow", "s", 60)], prometheus.url)
     await first(reader, metric="slow")
     sequences = set()
     async with asyncio.timeout(3):
@@ -233,11 +233,11 @@ async def test_each_query_is_asked_every_interval_and_numbered(prometheus, reade
 
 async def test_sequences_go_on_growing_in_the_next_process(prometheus, reader):
     prometheus.answer = vector(({}, "1"))
-    reader.watch("demo/shop", [("errors", "up", 60)], prometheus.url)
+    reader.watch("demo/shop", [Query("errors", "up", 60)], prometheus.url)
     before = (await first(reader)).sequence
     later = MetricReader(deadline_s=0.4, wall=lambda: time.time() + 5)
     prometheus.answer = vector(({}, "1"))
-    later.watch("demo/shop", [("errors", "up", 60)], prometheus.url)
+    later.watch("demo/shop", [Query("errors", "up", 60)], prometheus.url)
     assert (await first(later)).sequence > before
     await later.close()
 
@@ -245,10 +245,10 @@ async def test_sequences_go_on_growing_in_the_next_process(prometheus, reader):
 async def test_the_same_watch_again_changes_nothing_and_another_one_replaces_it(prometheus, reader):
     prometheus.answer = lambda _: asyncio.sleep(0, vector(({}, "1")))
     for _ in range(3):
-        reader.watch("demo/shop", [("errors", "a", 60)], prometheus.url)
+        reader.watch("demo/shop", [Query("errors", "a", 60)], prometheus.url)
     await first(reader)
     assert prometheus.asked == ["a"]
-    reader.watch("demo/shop", [("errors", "b", 60)], prometheus.url)
+    reader.watch("demo/shop", [Query("errors", "b", 60)], prometheus.url)
     assert reader.reading("demo/shop", "errors") is None
     await first(reader)
     assert prometheus.asked == ["a", "b"]
@@ -256,11 +256,11 @@ async def test_the_same_watch_again_changes_nothing_and_another_one_replaces_it(
 
 async def test_one_canary_has_one_query_in_flight_and_one_address_its_share(prometheus, reader):
     prometheus.answer = silent
-    reader.watch("demo/a", [(f"m{i}", f"a{i}", 0.05) for i in range(5)], prometheus.url)
+    reader.watch("demo/a", [Query(f"m{i}", f"a{i}", 0.05) for i in range(5)], prometheus.url)
     await asyncio.sleep(0.5)
     assert prometheus.most_at_once == 1
     for other in "bcdef":
-        reader.watch(f"demo/{other}", [("m", "q", 0.05)], prometheus.url)
+        reader.watch(f"demo/{other}", [Query("m", "q", 0.05)], prometheus.url)
     await asyncio.sleep(0.8)
     assert prometheus.most_at_once <= PER_ADDRESS + 1  # the fake notices a closed connection a little later
 
@@ -270,10 +270,10 @@ async def test_a_server_that_hangs_does_not_delay_the_queries_of_others(promethe
     other, runner = await serve()
     other.answer = vector(({}, "1"))
     for number in range(8):
-        reader.watch(f"bad/{number}", [("m", "q", 0.05)], prometheus.url)
+        reader.watch(f"bad/{number}", [Query("m", "q", 0.05)], prometheus.url)
     await asyncio.sleep(0.1)
     start = time.monotonic()
-    reader.watch("good/shop", [("errors", "up", 60)], other.url)
+    reader.watch("good/shop", [Query("errors", "up", 60)], other.url)
     assert (await first(reader, "good/shop")).outcome is Outcome.VALUE
     assert time.monotonic() - start < 0.2
     await runner.cleanup()
@@ -282,6 +282,32 @@ async def test_a_server_that_hangs_does_not_delay_the_queries_of_others(promethe
 async def test_watching_anew_again_and_again_does_not_take_more_than_the_share(prometheus, reader):
     prometheus.answer = silent
     for number in range(10):
-        reader.watch("demo/shop", [("m", f"q{number}", 60)], prometheus.url)
+        reader.watch("demo/shop", [Query("m", f"q{number}", 60)], prometheus.url)
         await asyncio.sleep(0.02)
     assert len(prometheus.asked) <= PER_ADDRESS
+
+
+async def test_many_counters_are_read_at_once(reader, prometheus):
+    prometheus.answer = vector(({"pod": "a"}, "3"), ({"pod": "b"}, "4.5"))
+    reader.watch("demo/shop", [Query("requests", "x", 60, many=True)], prometheus.url)
+    reading = await first(reader, metric="requests")
+    assert reading.outcome is Outcome.VALUE
+    assert reading.series == (Series({"pod": "a"}, 3.0), Series({"pod": "b"}, 4.5))
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (vector(), Outcome.EMPTY),
+        (vector(({"pod": "a"}, "1"), ({"pod": "b"}, "NaN")), Outcome.NAN),
+        (result([{"metric": {}, "values": [[1, "1"]]}]), Outcome.QUERY_ERROR),
+        (result([1.0, "3"]), Outcome.UNREACHABLE),
+        (error(400, "bad_data", "parse error"), Outcome.QUERY_ERROR),
+    ],
+)
+async def test_what_is_no_counter_among_many_has_a_name(reader, prometheus, answer, outcome):
+    prometheus.answer = answer
+    reader.watch("demo/shop", [Query("requests", "x", 60, many=True)], prometheus.url)
+    reading = await first(reader, metric="requests")
+    assert reading.outcome is outcome
+    assert reading.series == ()

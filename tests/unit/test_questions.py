@@ -9,13 +9,15 @@ import pytest
 import yaml
 
 from serinus.analysis.checks import check_queries
-from serinus.analysis.model import Outcome, Reading
+from serinus.analysis.model import Evidence, Outcome, Reading
 from serinus.analysis.questions import questions
 from serinus.api import check_canary, parse_live, problems
 from serinus.api.analysis import UserMetric
 from serinus.api.canary import CanarySpec
 from serinus.controller.evidences import Collector
+from serinus.controller.promql import Query
 from serinus.delivery.model import Snapshot
+from serinus.mesh import scrape
 
 from .world import V2, a_set, a_spec, analysing, twin
 
@@ -175,24 +177,39 @@ class Prometheus:
     """A reader of queries that answers each with its own text."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, list[tuple[str, str, float]]] = {}
+        self.asked: dict[str, list[Query]] = {}
 
-    def watch(self, key: str, queries: list[tuple[str, str, float]], address: str) -> None:
+    def watch(self, key: str, queries: list[Query], address: str) -> None:
         self.asked[key] = queries
 
     def unwatch(self, key: str) -> None:
         self.asked.pop(key, None)
 
     def reading(self, key: str, metric: str) -> Reading | None:
-        (text,) = [query for name, query, _ in self.asked[key] if name == metric]
+        (text,) = [query.text for query in self.asked[key] if query.name == metric]
         return Reading(metric, Outcome.VALUE, 1.0, text, 1)
+
+
+class Sidecars:
+    """A reader of sidecars that has counted nothing, and notes which clusters it is to read."""
+
+    def __init__(self) -> None:
+        self.clusters: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+
+    def watch(self, key: str, candidate: tuple[str, ...], stable: tuple[str, ...], _: object) -> None:
+        self.clusters[key] = candidate, stable
+
+    def unwatch(self, key: str) -> None:
+        self.clusters.pop(key, None)
+
+    def totals(self, _: str) -> scrape.Totals:
+        return scrape.Totals("sidecars", Evidence(), 0, 0)
 
 
 def collected(*metrics: dict[str, Any]) -> tuple[Collector, Prometheus, Snapshot]:
     prometheus = Prometheus()
     feed = SimpleNamespace(services={"shop/web": {"spec": {"ports": []}}})
-    counters = SimpleNamespace(watch=lambda *_: None, unwatch=lambda _: None)
-    collector = Collector(feed, counters, prometheus, lambda: ())  # type: ignore[arg-type]
+    collector = Collector(feed, Sidecars(), prometheus, lambda: (), lambda: 7.0)  # type: ignore[arg-type]
     spec = a_spec(analysis=raw(*metrics)["analysis"])
     return collector, prometheus, analysing(spec=spec, replicasets=(a_set("v1", pod_hash="7d9f8c"), twin()))
 
@@ -202,16 +219,16 @@ def test_each_version_is_asked_for_by_the_hash_that_its_pods_have() -> None:
     collector, prometheus, snapshot = collected(*metrics)
     collector.follow("shop/web", snapshot, "shop/web")
     assert prometheus.asked["shop/web"] == [
-        ("m0", f"{V2}/7d9f8c", 10.0),
-        ("m1/candidate/total", f'all{{p="{V2}"}}', 10.0),
-        ("m1/candidate/bad", f'failed{{p="{V2}"}}', 10.0),
-        ("m1/stable/total", 'all{p="7d9f8c"}', 10.0),
-        ("m1/stable/bad", 'failed{p="7d9f8c"}', 10.0),
-        ("m2/candidate", f'memory{{p="{V2}"}}', 10.0),
-        ("m2/stable", 'memory{p="7d9f8c"}', 10.0),
+        Query("m0", f"{V2}/7d9f8c", 10.0),
+        Query("m1/candidate/total", f'all{{p="{V2}"}}', 10.0),
+        Query("m1/candidate/bad", f'failed{{p="{V2}"}}', 10.0),
+        Query("m1/stable/total", 'all{p="7d9f8c"}', 10.0),
+        Query("m1/stable/bad", 'failed{p="7d9f8c"}', 10.0),
+        Query("m2/candidate", f'memory{{p="{V2}"}}', 10.0),
+        Query("m2/stable", 'memory{p="7d9f8c"}', 10.0),
     ]
     assert [reading.metric for reading in collector.readings("shop/web")] == [
-        name for name, _, _ in prometheus.asked["shop/web"]
+        query.name for query in prometheus.asked["shop/web"]
     ]
 
 
@@ -228,3 +245,42 @@ def test_a_run_that_has_ended_is_asked_nothing() -> None:
     collector.stop("shop/web")
     assert prometheus.asked == {}
     assert collector.readings("shop/web") == ()
+
+
+REQUESTS = {"total": 'all{p="{{ revision }}"}', "failed": 'failed{p="{{ revision }}"}'}
+
+
+def counted(snapshot: Snapshot, **requests: str) -> Snapshot:
+    analysis: dict[str, Any] = {"prometheus": {"address": "http://prometheus:9090"}}
+    return replace(snapshot, spec=a_spec(analysis=analysis | ({"requests": requests} if requests else {})))
+
+
+def test_requests_are_counted_by_prometheus_or_by_the_sidecars_and_either_can_take_over_in_a_run() -> None:
+    collector, prometheus, snapshot = collected()
+    http = {"name": "http", "port": 80}
+    collector._feed.services["shop/web"]["spec"]["ports"] = [http]
+    sidecars = collector._counters.clusters
+    collector.follow("shop/web", counted(snapshot), "shop/web")
+    assert all(sidecars["shop/web"])
+    assert collector.totals("shop/web").reader == "sidecars"
+    assert prometheus.asked == {}
+
+    collector.follow("shop/web", counted(snapshot, **REQUESTS), "shop/web")
+    assert sidecars["shop/web"] == ((), ())
+    (query,) = prometheus.asked["shop/web"]
+    assert query.many
+    assert [each in query.text for each in (f'failed{{p="{V2}"}}', 'all{p="7d9f8c"}')] == [True, True]
+    first = collector.totals("shop/web")
+    assert first.reader not in ("", "sidecars")
+    collector.follow("shop/web", counted(snapshot, **REQUESTS), "shop/web")
+    assert collector.totals("shop/web").reader == first.reader
+    assert collector.readings("shop/web") == ()
+
+    collector.follow("shop/web", counted(snapshot, **REQUESTS | {"failed": 'bad{p="{{ revision }}"}'}), "shop/web")
+    assert collector.totals("shop/web").reader != first.reader
+    collector.follow("shop/web", counted(snapshot), "shop/web")
+    assert all(sidecars["shop/web"])
+    assert prometheus.asked == {}
+    collector.follow("shop/web", counted(snapshot, **REQUESTS), "shop/web")
+    collector.stop("shop/web")
+    assert prometheus.asked == sidecars == {}

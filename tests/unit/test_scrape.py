@@ -510,8 +510,8 @@ def test_another_reader_has_another_id() -> None:
 
 
 def test_evidence_never_falls_when_an_inferred_failure_is_taken_back() -> None:
-    assert scrape._risen(Counts(10, 3), Counts(10, 2)) == Counts(10, 3)
-    assert scrape._risen(Counts(10, 3), Counts(12, 4)) == Counts(12, 4)
+    assert Counts(10, 3).risen(Counts(10, 2)) == Counts(10, 3)
+    assert Counts(10, 3).risen(Counts(12, 4)) == Counts(12, 4)
 
 
 def test_a_sample_has_pods_of_every_workload_and_the_same_ones_each_time() -> None:

@@ -8,13 +8,24 @@ _EXAMPLES = dict.fromkeys(QUERY_NAMES, "x") | {"interval": "1m"}
 
 
 def check_queries(spec: CanarySpec) -> list[str]:
-    """Return a sentence for every query in ``analysis.metrics`` that cannot be one, with its place in the spec."""
-    found = []
+    """Return a sentence for every query in ``spec.analysis`` that cannot be one, with its place in the spec."""
+    found = _check_requests(spec)
     for index, metric in enumerate(spec.analysis.metrics):
         asked = {question.field: question for question in questions(metric)}
         for field, question in asked.items():
             if sentence := _wrong(question):
                 found.append(f"spec.analysis.metrics[{index}].{field}: {sentence}")
+    return found
+
+
+def _check_requests(spec: CanarySpec) -> list[str]:
+    queries = spec.analysis.requests
+    if queries is None:
+        return []
+    found = []
+    for field, query in queries.model_dump(exclude_none=True).items():
+        if sentence := _wrong(Question(field, field, query, compared=True)):
+            found.append(f"spec.analysis.requests.{field}: {sentence}")
     return found
 
 

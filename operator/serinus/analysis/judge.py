@@ -196,6 +196,8 @@ def begun(spec: CanarySpec, edges: tuple[int, ...], before: Counts, now_s: float
 def fingerprint(spec: CanarySpec) -> str:
     """Return what tells apart what is tested in another way, by spec or by us: then the tests begin afresh."""
     analysis = spec.analysis.model_dump(mode="json", exclude={"metrics", "prometheus", "interval", "min_requests"})
+    if analysis["requests"] is None:  # as before there was a choice
+        del analysis["requests"]
     adaptive = spec.strategy.adaptive.model_dump(mode="json") if spec.strategy.adaptive else None
     return sha256(json.dumps([_TESTS, analysis, adaptive], sort_keys=True).encode()).hexdigest()[:12]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 LATENCY_EDGES_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0)
 """Upper edges of the latency buckets, in milliseconds; the sidecars count by the same ones. A last bucket is open."""
@@ -41,6 +42,12 @@ class Counts:
             tuple(a - b for a, b in zip(self.buckets, other.buckets, strict=True)),
         )
 
+    def risen(self, now: "Counts") -> "Counts":
+        """Return the larger of each number: what was inferred of requests under way may be taken back again."""
+        requests = max(self.requests, now.requests)
+        buckets = tuple(map(max, zip(self.buckets, now.buckets, strict=True)))
+        return Counts(requests, min(requests, max(self.failures, now.failures)), buckets)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -65,15 +72,26 @@ class Outcome(StrEnum):
     UNREACHABLE = "Unreachable"
 
 
+class Series(NamedTuple):
+    """One series of an answer to a query: its labels, and its value now."""
+
+    labels: dict[str, str]
+    value: float
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One answer to a user's query. ``sequence`` grows by one with every answer, so that none counts twice."""
+    """One answer to a user's query. ``sequence`` grows by one with every answer, so that none counts twice.
+
+    ``series`` are there where many were asked for.
+    """
 
     metric: str
     outcome: Outcome
     value: float | None = None
     detail: str = ""
     sequence: int = 0
+    series: tuple[Series, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def rows_of(analysis: Analysis, edges: tuple[int, ...], stable: Counts) -> tuple
         least = max(1 - analysis.success_rate.min / 100, 1e-6)
         safe = max(least, _STRICTEST_MIN) if analysis.success_rate.min == 100 else least
         rows.append(Row(ERRORS, Margin(0.0, least), (Tolerance(0, 0.0, safe),)))
-    if analysis.latency.compare:
+    if analysis.latency.compare and analysis.timed:
         rows += [_slow(analysis.latency, profile, edge) for edge in edges]
     rows += _limited(analysis.latency, stable)
     return tuple(rows)

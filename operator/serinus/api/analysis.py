@@ -121,6 +121,23 @@ class PrometheusSource(Strict):
     """Its URL, for example `http://prometheus.monitoring:9090`."""
 
 
+class RequestQueries(Strict):
+    """PromQL that counts the requests of one revision, in the place of the callers' sidecars.
+
+    Each query gives counters as the pods export them, without `rate()`, one series or more for each pod: keep the label
+    `pod` or `instance`. Write `{{ revision }}` where the revision stands: all are asked for both versions at once.
+    """
+
+    total: Annotated[str, Field(min_length=1, max_length=8192)]
+    """All requests since the pod started, for example
+    `http_requests_total{namespace="{{ namespace }}", pod=~"{{ target }}-{{ revision }}-.*"}`."""
+    failed: Annotated[str, Field(min_length=1, max_length=8192)]
+    """Those of them that failed. No series means that none did."""
+    durations: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """Buckets of a classic histogram of their durations in seconds, with the label `le`. Without it latency is not
+    judged."""
+
+
 class CountQueries(Strict):
     """Two PromQL counters of one revision, for metrics that are shares of something, such as failed orders of all.
 
@@ -196,8 +213,16 @@ class Analysis(Strict):
     tuning: Tuning = Tuning()
     """The numbers that the tests go by."""
     interval: Duration = "10s"
-    """How often the queries in `metrics` are asked, and the value of `{{ interval }}`."""
+    """How often the queries in `metrics` and `requests` are asked, and the value of `{{ interval }}`."""
     prometheus: PrometheusSource | None = None
-    """The Prometheus server that answers the queries in `metrics`."""
+    """The Prometheus server that answers the queries in `metrics` and `requests`."""
+    requests: RequestQueries | None = None
+    """Where requests are counted, instead of by the callers' sidecars. Failures and latency are judged by these counts
+    then; what an experiment's groups do is still counted by the sidecars."""
     metrics: Annotated[list[UserMetric], Field(max_length=16)] = []
     """Metrics of the user's."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything counts how long requests take."""
+        return self.requests is None or self.requests.durations is not None

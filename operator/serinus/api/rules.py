@@ -154,6 +154,22 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         Analysis,
+        "!has(self.requests) || has(self.prometheus)",
+        lambda analysis: analysis.requests is None or analysis.prometheus is not None,
+        "nothing answers the queries; write prometheus.address, for example http://prometheus.monitoring:9090",
+        "requests",
+    ),
+    Rule(
+        Analysis,
+        "!has(self.requests) || has(self.requests.durations) || !has(self.latency)"
+        " || (!has(self.latency.max) && !has(self.latency.maxIncrease))",
+        lambda analysis: analysis.timed or (analysis.latency.max is None and analysis.latency.max_increase is None),
+        "requests.durations is not there, so nothing tells how long requests take; write it, or drop max and"
+        " maxIncrease",
+        "latency",
+    ),
+    Rule(
+        Analysis,
         "",  # the list's key
         lambda analysis: _unique([metric.name for metric in analysis.metrics]),
         "two metrics have the same name; write another name for one of them",

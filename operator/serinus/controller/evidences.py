@@ -1,14 +1,19 @@
-"""What a run is judged by, kept coming: the callers' counters every 2 s, the users' queries at their interval."""
+"""What a run is judged by, kept coming: the callers' counters every 2 s, queries at their interval."""
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from serinus.analysis.model import Reading
 from serinus.analysis.promql import render_query
 from serinus.analysis.questions import questions
+from serinus.api.analysis import RequestQueries
 from serinus.api.base import seconds
 from serinus.api.release import Phase, RunStatus
 from serinus.controller.feed import Feed, protocol_of
+from serinus.controller.promql import Query
+from serinus.controller.request_counts import NAME as REQUESTS
+from serinus.controller.request_counts import RequestCounts, combined
 from serinus.delivery import plan
 from serinus.delivery.arms import arm_hashes
 from serinus.delivery.model import ArmTotals, Snapshot, Totals
@@ -20,8 +25,8 @@ from serinus.mesh.scrape import EvidenceReader
 class Queries(Protocol):
     """What is needed of the reader of users' queries, ``serinus.controller.promql.MetricReader``."""
 
-    def watch(self, key: str, queries: list[tuple[str, str, float]], address: str) -> None:
-        """Begin to ask: name, PromQL and interval in seconds of each."""
+    def watch(self, key: str, queries: list[Query], address: str) -> None:
+        """Begin to ask."""
 
     def unwatch(self, key: str) -> None:
         """Stop, and forget."""
@@ -33,12 +38,21 @@ class Queries(Protocol):
 class Collector:
     """Starts and stops collecting as runs come and go. One run per Canary; another run starts from nothing."""
 
-    def __init__(self, feed: Feed, counters: EvidenceReader, queries: Queries, proxies: Callable[[], Iterable[Proxy]]):
+    def __init__(
+        self,
+        feed: Feed,
+        counters: EvidenceReader,
+        queries: Queries,
+        proxies: Callable[[], Iterable[Proxy]],
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._feed = feed
         self._counters = counters
         self._queries = queries
         self._proxies = proxies
+        self._clock = clock
         self._runs: dict[str, str] = {}
+        self._requests: dict[str, RequestCounts] = {}
         self._asked: dict[str, tuple[str, ...]] = {}
         self._experiments: set[str] = set()
 
@@ -51,20 +65,29 @@ class Collector:
             return
         if spec is None or snapshot.problems:
             return  # what is collected goes on: counts that began again would be taken for the same ones
+        begun = self._runs.get(owner) == run.id
+        if not begun:
+            self.stop(owner)
+        if service_key in self._feed.services:
+            self._count(owner, spec.analysis.requests, service_key, begun=begun)
+            self._runs[owner] = run.id
         if self._runs.get(owner) == run.id:
             self._experiment(owner, run, service_key)
             self._ask(owner, snapshot, service_key)  # the queries or their server may have been mended
+
+    def _count(self, owner: str, queries: RequestQueries | None, service_key: str, *, begun: bool) -> None:
+        """Let requests be counted by whom the spec says. Whoever takes over counts on top of what was counted."""
+        present = self._requests.get(owner)
+        if begun and queries == (present.queries if present else None):
             return
-        self.stop(owner)
-        service = self._feed.services.get(service_key)
-        if service is None:
-            return
-        self._counters.watch(
-            owner, self._clusters(service_key, "candidate"), self._clusters(service_key, "stable"), self._proxies
-        )
-        self._runs[owner] = run.id
-        self._experiment(owner, run, service_key)
-        self._ask(owner, snapshot, service_key)
+        self._counters.unwatch(owner)
+        if queries is None:
+            self._requests.pop(owner, None)
+            candidate, stable = (self._clusters(service_key, version) for version in ("candidate", "stable"))
+            self._counters.watch(owner, candidate, stable, self._proxies)
+        else:
+            self._requests[owner] = RequestCounts(queries, self._clock())
+            self._counters.watch(owner, (), (), lambda: ())  # no sidecar is read, but the run is looked at as often
 
     def _clusters(self, service_key: str, variant: str) -> tuple[str, ...]:
         namespace, name = service_key.split("/")
@@ -97,35 +120,48 @@ class Collector:
         return ArmTotals(totals.reader_id, totals.evidence, calls, totals.age_s)
 
     def _ask(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
+        spec = snapshot.spec
+        assert spec is not None  # noqa: S101 - the caller has seen to it
+        analysis = spec.analysis
+        if not analysis.prometheus or not (analysis.metrics or analysis.requests):
+            if self._asked.pop(owner, None) is not None:
+                self._queries.unwatch(owner)
+            return
+        names = self._names(snapshot, service_key)
+        of_stable = names | {"revision": names["stableRevision"]}
+        interval_s = seconds(analysis.interval)
+        asked = [
+            Query(each.name, render_query(each.template, **(of_stable if each.stable else names)), interval_s)
+            for metric in analysis.metrics
+            for each in questions(metric)
+        ]
+        self._asked[owner] = tuple(query.name for query in asked)
+        if analysis.requests:
+            asked.append(Query(REQUESTS, combined(analysis.requests, names), interval_s, many=True))
+        self._queries.watch(owner, asked, analysis.prometheus.address)
+
+    @staticmethod
+    def _names(snapshot: Snapshot, service_key: str) -> dict[str, str]:
+        """Return what is filled in in queries."""
         status, spec = snapshot.status, snapshot.spec
         assert spec is not None  # noqa: S101 - the caller has seen to it
         assert status.run is not None  # noqa: S101 - the caller has seen to it
         namespace, name = service_key.split("/")
-        analysis = spec.analysis
-        if analysis.metrics and analysis.prometheus:
-            stable = _stable_hash(snapshot)
-            names = {
-                "namespace": namespace,
-                "target": spec.target_ref.name,
-                "service": name,
-                "revision": status.run.pod_hash,
-                "stableRevision": stable,
-                "interval": analysis.interval,
-            }
-            of_stable = names | {"revision": stable}
-            interval_s = seconds(analysis.interval)
-            asked = [
-                (each.name, render_query(each.template, **(of_stable if each.stable else names)), interval_s)
-                for metric in analysis.metrics
-                for each in questions(metric)
-            ]
-            self._queries.watch(owner, asked, analysis.prometheus.address)
-            self._asked[owner] = tuple(name for name, _, _ in asked)
-        elif self._asked.pop(owner, None):
-            self._queries.unwatch(owner)
+        return {
+            "namespace": namespace,
+            "target": spec.target_ref.name,
+            "service": name,
+            "revision": status.run.pod_hash,
+            "stableRevision": _stable_hash(snapshot),
+            "interval": spec.analysis.interval,
+        }
 
     def totals(self, owner: str) -> Totals | None:
         """Return what was counted for the Canary's run; None when nothing is collected."""
+        if counts := self._requests.get(owner):
+            now_s = self._clock()
+            counts.take(self._queries.reading(owner, REQUESTS), now_s)
+            return counts.totals(now_s)
         return Totals(*self._counters.totals(owner)) if owner in self._runs else None
 
     def readings(self, owner: str) -> tuple[Reading, ...]:
@@ -140,7 +176,8 @@ class Collector:
         if owner in self._experiments:
             self._experiments.discard(owner)
             self._counters.unwatch(f"{owner}|arms")
-        if self._asked.pop(owner, None):
+        self._requests.pop(owner, None)
+        if self._asked.pop(owner, None) is not None:
             self._queries.unwatch(owner)
 
 

@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Retry
 from urllib3.util import Timeout as Limit
 
-from serinus.analysis.model import Outcome, Reading
+from serinus.analysis.model import Outcome, Reading, Series
 
 THREADS = 4
 PER_ADDRESS = 2
@@ -35,26 +35,38 @@ DETAIL_LIMIT = 300
 
 log = structlog.get_logger()
 
-Query = tuple[str, str, float]
-"""A metric's name, its PromQL with all names filled in, and every how many seconds to ask."""
+
+class Query(NamedTuple):
+    """What is asked: a name for it, PromQL with all names filled in, every how many seconds, for one number or many."""
+
+    name: str
+    text: str
+    interval_s: float
+    many: bool = False
 
 
-def ask(client: PrometheusConnect, session: "BoundedSession", metric: str, query: str, deadline_s: float) -> Reading:
+def ask(client: PrometheusConnect, session: "BoundedSession", query: Query, deadline_s: float) -> Reading:
     """Ask one query and say what came back. Blocks for ``deadline_s`` and a little at most; never raises."""
     session.begin(deadline_s)
+    series: tuple[Series, ...] = ()
+    value: float | None = None
     try:
-        outcome, value, detail = _understood(client.custom_query(query))
+        result = client.custom_query(query.text)
+        if query.many:
+            outcome, series, detail = _counters(result)
+        else:
+            outcome, value, detail = _understood(result)
     except PrometheusApiClientException:
-        outcome, value, detail = _refused(session.last)
+        outcome, detail = _refused(session.last)
     except (Timeout, TimeoutError):
-        outcome, value, detail = Outcome.TIMEOUT, None, f"no answer within {deadline_s:g} s"
+        outcome, detail = Outcome.TIMEOUT, f"no answer within {deadline_s:g} s"
     except (JSONDecodeError, KeyError, TypeError, AttributeError, IndexError) as problem:
-        outcome, value, detail = Outcome.UNREACHABLE, None, f"did not answer as Prometheus does: {problem!r}"
+        outcome, detail = Outcome.UNREACHABLE, f"did not answer as Prometheus does: {problem!r}"
     except RequestException as problem:
-        outcome, value, detail = Outcome.UNREACHABLE, None, f"cannot be reached: {_cause(problem)}"
+        outcome, detail = Outcome.UNREACHABLE, f"cannot be reached: {_cause(problem)}"
     except Exception as problem:  # noqa: BLE001 - whatever an odd server brings about is its outcome, not our end
-        outcome, value, detail = Outcome.UNREACHABLE, None, repr(problem)
-    return Reading(metric, outcome, value, detail[:DETAIL_LIMIT])
+        outcome, detail = Outcome.UNREACHABLE, repr(problem)
+    return Reading(query.name, outcome, value, detail[:DETAIL_LIMIT], series=series)
 
 
 class BoundedSession(Session):
@@ -127,7 +139,7 @@ class MetricReader:
         Called again with the same, it changes nothing. Each query is asked at once first; no interval is shorter than
         ``FASTEST_S``.
         """
-        wanted = tuple((name, text, max(float(interval_s), FASTEST_S)) for name, text, interval_s in queries)
+        wanted = tuple(query._replace(interval_s=max(query.interval_s, FASTEST_S)) for query in queries)
         present = self._watches.get(key)
         if present and (present.queries, present.address) == (wanted, address):
             return
@@ -153,7 +165,7 @@ class MetricReader:
         watch = self._watches.get(key)
         if not watch:
             return ()
-        return tuple(watch.readings[name] for name, _, _ in watch.queries if name in watch.readings)
+        return tuple(watch.readings[query.name] for query in watch.queries if query.name in watch.readings)
 
     async def close(self) -> None:
         """Stop asking, and give up on what is in flight."""
@@ -169,15 +181,15 @@ class MetricReader:
         while True:
             soonest = min(range(len(due)), key=due.__getitem__)
             await asyncio.sleep(max(due[soonest] - clock(), 0.0))
-            name, text, interval_s = watch.queries[soonest]
-            due[soonest] = max(due[soonest] + interval_s, clock())
-            reading = await self._answered(watch.address, name, text)
-            before = watch.readings.get(name)
+            query = watch.queries[soonest]
+            due[soonest] = max(due[soonest] + query.interval_s, clock())
+            reading = await self._answered(watch.address, query)
+            before = watch.readings.get(query.name)
             if before is None or before.outcome is not reading.outcome:
-                log.info("metric", key=key, metric=name, outcome=reading.outcome, detail=reading.detail)
-            watch.readings[name] = replace(reading, sequence=self._numbered(key, name))
+                log.info("metric", key=key, metric=query.name, outcome=reading.outcome, detail=reading.detail)
+            watch.readings[query.name] = replace(reading, sequence=self._numbered(key, query.name))
 
-    async def _answered(self, address: str, metric: str, query: str) -> Reading:
+    async def _answered(self, address: str, query: Query) -> Reading:
         """Ask in the pool. Even when we are cancelled, the slots are kept until the thread has come back."""
         at_address = self._addresses[address]
         await at_address.acquire()
@@ -193,16 +205,17 @@ class MetricReader:
                 loop.call_soon_threadsafe(at_address.release)
                 loop.call_soon_threadsafe(self._threads.release)
 
-        job = self._pool.submit(self._in_thread, address, metric, query)
+        job = self._pool.submit(self._in_thread, address, query)
         job.add_done_callback(free)
         return await asyncio.shield(asyncio.wrap_future(job))
 
-    def _in_thread(self, address: str, metric: str, query: str) -> Reading:
+    def _in_thread(self, address: str, query: Query) -> Reading:
         try:
             client, session = self._client(address)
         except ValueError as problem:
-            return Reading(metric, Outcome.UNREACHABLE, None, f"{address} is no address: {problem}"[:DETAIL_LIMIT])
-        return ask(client, session, metric, query, self._deadline_s)
+            detail = f"{address} is no address: {problem}"[:DETAIL_LIMIT]
+            return Reading(query.name, Outcome.UNREACHABLE, None, detail)
+        return ask(client, session, query, self._deadline_s)
 
     def _client(self, address: str) -> tuple[PrometheusConnect, BoundedSession]:
         """Return this thread's own client of a server; sessions are not made for several threads."""
@@ -253,6 +266,24 @@ def _understood(result: object) -> tuple[Outcome, float | None, str]:
     return _number(result[0]["value"][1])
 
 
+def _counters(result: object) -> tuple[Outcome, tuple[Series, ...], str]:
+    """Read an instant vector of counters."""
+    if not isinstance(result, list):
+        raise TypeError("the result is no list")
+    found: list[Series] = []
+    for sample in result:
+        if "value" not in sample:
+            detail = "the query gives ranges or native histograms; write queries that give counters"
+            return Outcome.QUERY_ERROR, (), detail
+        outcome, value, detail = _number(sample["value"][1])
+        if value is None:
+            return outcome, (), f"{_labels(sample)}: {detail}"
+        found.append(Series(dict(sample["metric"]), value))
+    if not found:
+        return Outcome.EMPTY, (), "the query gave nothing"
+    return Outcome.VALUE, tuple(found), ""
+
+
 def _number(text: object) -> tuple[Outcome, float | None, str]:
     try:
         value = float(str(text))
@@ -267,20 +298,20 @@ def _labels(sample: dict[str, dict[str, str]]) -> str:
     return "{" + ", ".join(f'{key}="{value}"' for key, value in sample["metric"].items()) + "}"
 
 
-def _refused(response: Response | None) -> tuple[Outcome, float | None, str]:
+def _refused(response: Response | None) -> tuple[Outcome, str]:
     """Read a refusal: Prometheus' own errors carry ``errorType`` and ``error``."""
     if response is None:
-        return Outcome.UNREACHABLE, None, "no answer"
+        return Outcome.UNREACHABLE, "no answer"
     try:
         told = response.json()
         kind, words = str(told["errorType"]), str(told["error"])
     except (ValueError, KeyError, TypeError):
-        return Outcome.UNREACHABLE, None, f"answered {response.status_code} {response.reason or ''}".rstrip()
+        return Outcome.UNREACHABLE, f"answered {response.status_code} {response.reason or ''}".rstrip()
     if kind in ("timeout", "canceled"):
-        return Outcome.TIMEOUT, None, words
+        return Outcome.TIMEOUT, words
     if kind in ("bad_data", "execution"):
-        return Outcome.QUERY_ERROR, None, words
-    return Outcome.UNREACHABLE, None, f"{kind}: {words}"
+        return Outcome.QUERY_ERROR, words
+    return Outcome.UNREACHABLE, f"{kind}: {words}"
 
 
 def _cause(problem: BaseException) -> str:

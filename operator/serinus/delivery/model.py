@@ -119,11 +119,12 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one reader of the sidecars' counters has added up since it began; ``reader`` tells readers apart.
+    """What one reader of the counters has added up since it began; ``reader`` tells readers apart.
 
     ``halves`` are tries and failures of two halves of the stable version's pods (A/A); ``stable_pods`` were tried at
     all. ``before`` is what the callers had counted for the stable version before this reader began: no evidence.
-    ``age_s`` is how long ago the counters were read last.
+    ``age_s`` is how long ago the counters were read last. ``outcome`` and ``trouble`` name why they cannot be, and are
+    empty while they can.
     """
 
     reader: str
@@ -134,6 +135,8 @@ class Totals:
     before: Counts = field(default_factory=Counts)
     stable_pods: int = 0
     age_s: float = 0.0
+    outcome: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

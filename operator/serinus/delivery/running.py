@@ -4,15 +4,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from serinus.analysis import analyse
-from serinus.analysis.model import Evidence, Judgement, Sample, Verdict
+from serinus.analysis.model import Evidence, Finding, Judgement, Sample, Verdict
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec
 from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import evidence, experiment, moves, plan
-from serinus.delivery.model import Event, Snapshot, since, stamp
+from serinus.delivery.model import Event, Snapshot, Totals, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
+REQUESTS = "requests"
+"""Name of the finding that says why requests cannot be counted."""
 RATE_UNKNOWN_S = 15.0
 """Where no request was seen for so long, an adaptive run begins with the least weight."""
 
@@ -58,6 +60,8 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
         age_s=snapshot.totals.age_s if snapshot.totals else 0.0,
     )
     judgement = analyse(spec, sample, book.notes)
+    if snapshot.totals and snapshot.totals.trouble:
+        judgement = _blind(judgement, snapshot.totals, run)
     if not run.weight:
         judgement = replace(judgement, verdict=Verdict.UNDECIDED, message="the candidate gets no requests yet")
     book = replace(book, notes=judgement.state)
@@ -69,6 +73,21 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
         measured_weight=evidence.measured_weight(book.window) if in_force and run.weight else None,
     )
     return status, judgement
+
+
+def _blind(judgement: Judgement, totals: Totals, run: RunStatus) -> Judgement:
+    """Return the judgement while requests cannot be counted: nothing goes on, and what was seen of harm stays seen."""
+    missing = Finding(REQUESTS, Verdict.UNDECIDED, outcome=totals.outcome, message=totals.trouble)
+    harm = judgement.verdict is Verdict.HARM
+    return replace(
+        judgement,
+        verdict=Verdict.HARM if harm else Verdict.UNDECIDED,
+        message=judgement.message if harm else totals.trouble,
+        findings=(*judgement.findings, missing),
+        hold=totals.trouble,
+        weight_pct=run.weight,
+        done=False,
+    )
 
 
 def ready_pods(snapshot: Snapshot) -> int:
@@ -207,16 +226,22 @@ def _adapt(status: CanaryStatus, spec: CanarySpec, run: RunStatus, judgement: Ju
         message = f"the weight rises from {run.weight} % to {weight} %: {judgement.message}"
         changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at="")
         return Move(changed, Reason.ANALYSING, message, (Event(Reason.ANALYSING, f"weight {weight} %"),), 0)
-    why = f"; {judgement.hold}" if judgement.hold else ""
+    why = f"; {judgement.hold}" if judgement.hold and judgement.hold != judgement.message else ""
     message = f"{plan.place(spec, run.step)} at {run.weight} %{why}; {judgement.message}"
-    return Move(_as(status, Phase.ANALYSING), Reason.ANALYSING, message, (), TICK_S)
+    reason = Reason.METRICS_UNAVAILABLE if _unanswered(judgement) else Reason.ANALYSING
+    return Move(_as(status, Phase.ANALYSING), reason, message, (), TICK_S)
 
 
 def _why_undecided(judgement: Judgement) -> Reason:
-    for finding in judgement.findings:
-        if finding.verdict is Verdict.UNDECIDED and finding.outcome not in ("", "Value"):
-            return Reason.METRICS_UNAVAILABLE
+    if _unanswered(judgement):
+        return Reason.METRICS_UNAVAILABLE
     return Reason.NO_TRAFFIC if judgement.starved else Reason.WAITING
+
+
+def _unanswered(judgement: Judgement) -> bool:
+    """Whether a query that matters has no good answer."""
+    outcomes = (finding.outcome for finding in judgement.findings if finding.verdict is Verdict.UNDECIDED)
+    return any(outcome not in ("", "Value") for outcome in outcomes)
 
 
 def _as(status: CanaryStatus, phase: Phase) -> CanaryStatus:

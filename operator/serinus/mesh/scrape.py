@@ -296,16 +296,9 @@ def _take(watch: _Watch, uid: str, sheet: Sheet, now: float, listing: frozenset[
     watch.sums = (candidate, stable)
     evidence = watch.evidence
     watch.evidence = Evidence(
-        _risen(evidence.candidate, candidate.counts()),
-        _risen(evidence.stable, stable.counts()),
+        evidence.candidate.risen(candidate.counts()),
+        evidence.stable.risen(stable.counts()),
     )
-
-
-def _risen(before: Counts, now: Counts) -> Counts:
-    """Return the larger of each number: a failure that is inferred while answers are under way may be taken back."""
-    requests = max(before.requests, now.requests)
-    buckets = tuple(map(max, zip(before.buckets, now.buckets, strict=True)))
-    return Counts(requests, min(requests, max(before.failures, now.failures)), buckets)
 
 
 def sample(callers: Iterable[Proxy], limit: int) -> list[Proxy]:
