@@ -11,10 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,8 @@ from driving import (
     sweep_weights,
     wait_operator,
 )
+from faults import faults
+from figures import Figure, application, at_most, many_callers
 from harness import ROOT, App, Cluster, Watch, eventually
 from rich.console import Console
 from rich.table import Table
@@ -53,33 +53,6 @@ BAD_RUNS = 5
 ACTIVE = 100
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One figure. ``value`` is None when it was not taken; ``how`` says how it was, or why it was not."""
-
-    name: str
-    value: float | None
-    unit: str
-    goal: str
-    met: bool | None
-    how: str
-
-
-def at_most(name: str, value: float, unit: str, limit: float, how: str) -> Figure:
-    """Return a figure whose goal is a limit."""
-    return Figure(name, round(value, 3), unit, f"≤ {limit:g}", value <= limit, how)
-
-
-@contextmanager
-def application(cluster: Cluster) -> Iterator[App]:
-    """An application of its own, gone afterwards."""
-    app = App(cluster, f"b-{uuid.uuid4().hex[:8]}")
-    try:
-        yield app
-    finally:
-        app.close()
-
-
 def failed(app: App, since: str) -> tuple[int, str]:
     """Return how many requests failed by us since a mark, and of how many, in words."""
     report = app.report(since)
@@ -94,14 +67,7 @@ def weights_in_force(cluster: Cluster) -> list[Figure]:
     """Time from the decision until every sidecar was seen to follow it: 0 → 100 → 0 %, again and again."""
     lags_ms: list[float] = []
     with application(cluster) as app:
-        app.create(rate=CALLS_PER_S)
-        app.cluster.kubectl("scale", "deployment/caller", "-n", app.namespace, f"--replicas={SIDECARS}")
-        app.cluster.kubectl(
-            "rollout", "status", "deployment/caller", "-n", app.namespace, "--timeout=120s", timeout_s=130
-        )
-        callers = [App(cluster, app.namespace) for _ in range(SIDECARS)]
-        for caller, pod in zip(callers, app.pods("app=caller"), strict=True):
-            caller.calls_from(pod)
+        callers = many_callers(app, SIDECARS, CALLS_PER_S)
         app.adopt({"weight": 100}, analysis=BY_HAND)
         watch = app.watch()
         for turn in range(DECISIONS // 2):
@@ -377,6 +343,7 @@ BENCHES: dict[str, Callable[[Cluster], list[Figure]]] = {
     "changes": weight_changes,
     "restarts": rolling_restarts,
     "crashes": crashes,
+    "faults": faults,
     "idle": idle_operator,
     "tick": one_tick,
     "unit": unit_tests,

@@ -7,48 +7,10 @@ from typing import Any
 
 import pytest
 from driving import killed
-from harness import App, Cluster, Object, eventually
+from faulty import active, allow, last_seen, policy, seen, state
+from harness import App, Cluster, eventually
 
 from serinus.kube import kinds
-
-FAULTS = "serinus.dev/faults"
-
-
-def policy(app: App, **fault: Any) -> Object:
-    return {
-        "apiVersion": "serinus.dev/v1alpha1",
-        "kind": "TrafficPolicy",
-        "metadata": {"namespace": app.namespace, "name": "web"},
-        "spec": {"targetRef": {"name": "web"}, "fault": {"percentage": 20, "ttl": "5m"} | fault},
-    }
-
-
-def allow(app: App, value: str = "allowed") -> None:
-    app.cluster.kubectl("annotate", "namespace", app.namespace, f"{FAULTS}={value}", "--overwrite")
-
-
-def state(app: App) -> Object:
-    body = app.cluster.get(kinds.TRAFFIC_POLICY, "web", app.namespace) or {}
-    status = body.get("status") or {}
-    current = status.get("observedGeneration") == body.get("metadata", {}).get("generation")
-    found: Object = (status.get("fault") or {}) if current else {}
-    return found
-
-
-def active(app: App) -> bool:
-    fault = state(app)
-    return bool(fault.get("state") == "Active" and fault.get("proxies"))
-
-
-def seen(app: App, since: str = "") -> int:
-    """How many answers 503 the caller saw; the application gives none."""
-    return sum(total["count"] for total in app.report(since)["totals"] if total["outcome"] == "503")
-
-
-def last_seen(app: App, since: str) -> float:
-    """When the caller saw the last one, in seconds since 1970; 0 for none."""
-    report = app.report(since)
-    return max((version.get("last_bad_at") or 0.0 for version in report["versions"].values()), default=0.0)
 
 
 def test_a_fault_hits_its_share_of_the_requests_where_the_namespace_allows_it_and_ends_by_its_ttl(app: App) -> None:

@@ -1,57 +1,13 @@
 """The fault gate: releases that are healthy, and survive the failure of what they call no worse, or worse."""
 
 import time
-from typing import Any
 
 import pytest
 from driving import killed
-from harness import App, Cluster, Object, eventually
+from faulty import STEPS, allow, experiment, injected, last, of_arms, ship, shop, staged
+from harness import App, Cluster, eventually
 
 from serinus.kube import kinds
-
-STEPS = ({"weight": 40, "for": "2s"}, {"fault": "stock-fails"}, {"weight": 60})
-
-
-def experiment(**fields: Any) -> Object:
-    common = {"name": "stock-fails", "to": "stock", "share": 10, "duration": "3m", "recovery": "10s", "percentage": 100}
-    return {**common, "abort": {"httpStatus": 503}} | fields
-
-
-def shop(app: App, *, fallback: bool = True, rate: int = 200, **fields: Any) -> None:
-    """``web`` calls ``stock``, and does without it, or not; the Canary lets that fail."""
-    app.create(rate=rate, behind=("stock",), STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
-    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=allowed")
-    app.adopt(*STEPS, faults=[experiment(**fields)])
-
-
-def ship(app: App, *, fallback: bool) -> None:
-    app.ship("v2", STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
-
-
-def last(app: App) -> Object:
-    found: list[Object] = (app.status().get("run") or {}).get("experiments") or [{}]
-    return found[-1]
-
-
-def injected(app: App) -> bool:
-    return (app.status().get("run") or {}).get("stage") == "Inject" and bool(last(app).get("beganAt"))
-
-
-def staged(app: App) -> dict[str, int]:
-    """How many calls every sidecar has sent by way of a stage, by pod."""
-    query = (("format", "json"), ("filter", "^http[.]stage[.]downstream_rq_total$"))
-    found = {}
-    for pod in app.pods(""):
-        base = f"/api/v1/namespaces/{app.namespace}/pods/{pod}:15090/proxy/stats"
-        stats = app.cluster.raw("GET", base, query)["stats"]
-        found[pod] = sum(int(each["value"]) for each in stats if "value" in each)
-    return found
-
-
-def of_arms(app: App, name: str) -> bool:
-    pod = app.pods("").get(name) or {}
-    hash_ = (pod.get("metadata", {}).get("labels") or {}).get("pod-template-hash", "")
-    return str(hash_).endswith(("-cf", "-sf"))
 
 
 @pytest.mark.acceptance(42)
@@ -129,7 +85,7 @@ def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
     shop(app, fallback=False, budget=100000)
     ship(app, fallback=False)
     eventually(lambda: injected(app), "the fault is injected", 120)
-    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=stopped", "--overwrite")
+    allow(app, "stopped")
     time.sleep(2)
     since = app.mark()
     eventually(lambda: app.report(since)["total"] >= 400, "requests", 30)
@@ -162,7 +118,7 @@ def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> 
     app.canary(*STEPS, faults=[experiment()])
     eventually(lambda: "does not allow faults" in app.status()["message"], "it says who must allow it", 30)
     assert not [pod for pod in app.pods("") if of_arms(app, pod)]
-    app.cluster.kubectl("annotate", "namespace", app.namespace, "serinus.dev/faults=allowed")
+    allow(app)
     eventually(lambda: injected(app), "the fault is injected", 120)
     assert app.cluster.get(kinds.CANARY, "web", app.namespace)
     app.cluster.serinus("abort", "web", "-n", app.namespace)
