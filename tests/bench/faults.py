@@ -37,7 +37,7 @@ def _kill_switch(cluster: Cluster) -> Figure:
             ends = (last_seen(caller, mark) for caller, mark in zip(callers, marks, strict=True))
             took_s.append(max(ends) - began)
     how = (
-        f"{SIDECARS} meshed callers with {CALLS_PER_S} requests a second each, all of which are answered 503; from before"
+        f"{SIDECARS} meshed callers with {CALLS_PER_S} requests a second each, all of them answered 503; from before"
         f" `kubectl annotate` to the last such answer of any caller; {SWITCHES} times, the longest; all: "
         + ", ".join(f"{took:.2f}" for took in took_s)
     )
