@@ -4,13 +4,15 @@ The record is JSON, as ``serinus history NAME RUN -o json`` writes it: what ``se
 returns, with ``rows`` (``serinus.analysis.runlog``) and, in ``missing``, the numbers of chunks that are not there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isinf, isnan
 from typing import Any
 
+from serinus.analysis import gatelog, runlog
 from serinus.analysis import record as states
-from serinus.analysis import runlog
 from serinus.analysis.findings import errors_finding, latency_finding, worst_of
+from serinus.analysis.gatereplay import ReplayedExperiment
+from serinus.analysis.gatereplay import replayed as replayed_experiments
 from serinus.analysis.judge import Bench, begun, fingerprint, take_in
 from serinus.analysis.model import Counts, Evidence, Finding, Numbers, Sample, Verdict
 from serinus.analysis.queries import judge_queries
@@ -29,7 +31,7 @@ class Replayed:
 
     ``off`` is the greatest relative difference between a number of the recorded final state and the same one computed
     again; 0 means bit for bit. ``differences`` are sentences; without any, the record is confirmed. ``began`` is how
-    often the tests began.
+    often the tests began. ``experiments`` are the fault gate's, those that were broken off first.
     """
 
     findings: tuple[Finding, ...]
@@ -39,6 +41,7 @@ class Replayed:
     began: int
     off: float
     differences: tuple[str, ...]
+    experiments: tuple[ReplayedExperiment, ...] = ()
 
 
 @dataclass(slots=True)
@@ -55,9 +58,13 @@ class _Course:
     scrapes: int = 0
     answers: int = 0
     began: int = 0
+    gate: list[str] = field(default_factory=list)
 
     def take(self, row: str) -> None:
-        """Take in one row."""
+        """Take in one row; those of the fault gate are only gathered."""
+        if gatelog.is_row(row):
+            self.gate.append(row)
+            return
         found = runlog.read(row)
         if isinstance(found, float):
             self.bench, self.scrapes = begun(self.spec, self.edges, self.before, found), 0
@@ -109,7 +116,10 @@ def replay(record: dict[str, Any]) -> Replayed:
     off, more = _compared(record, tests, course)
     findings, verdict = _judged(record, course)
     differences += more + _other_words(record["run"], findings, verdict, exact=off == 0.0)
-    return Replayed(findings, verdict, course.scrapes, course.answers, course.began, off, tuple(differences))
+    experiments = replayed_experiments(record["run"].get("experiments") or [], course.gate)
+    differences += [f"experiment {each.name}: {said}" for each in experiments for said in each.differences]
+    counted = course.scrapes, course.answers, course.began
+    return Replayed(findings, verdict, *counted, off, tuple(differences), experiments)
 
 
 def _missing(record: dict[str, Any]) -> list[str]:

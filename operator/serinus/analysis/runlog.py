@@ -1,8 +1,8 @@
 """The log of a run: every scrape that the tests took in, exactly, so that a verdict can be computed again.
 
 A row is one line of text. ``=12.5`` says that the tests began (or, after an edit of the spec, began afresh) at that
-second of the run. A row that begins with ``?`` has answers to users' queries, as JSON behind the second. Every other
-row is a scrape::
+second of the run. A row that begins with ``?`` has answers to users' queries, as JSON behind the second. One with
+``!`` in front is the fault gate's (``serinus.analysis.gatelog``). Every other row is a scrape::
 
     14.506 10 2 4 @3:12,5 /1@3:110,41 75,,75,1
     |      |  | | |       |           `- stable's halves: requests and failures of each
@@ -87,9 +87,9 @@ def row_of(entry: Entry) -> str:
             str(entry.weight_pct),
             str(entry.candidates),
             str(entry.stables),
-            _counts_text(entry.new.candidate),
-            _counts_text(entry.new.stable),
-            _sparse((n_1, bad_1, n_2, bad_2)),
+            counts_text(entry.new.candidate),
+            counts_text(entry.new.stable),
+            sparse((n_1, bad_1, n_2, bad_2)),
         )
     )
 
@@ -119,7 +119,7 @@ def read(row: str) -> Entry | Answers | float:
         return Answers(float(second), raw["first"], tuple(raw["afresh"]), readings)
     now_s, weight, candidates, stables, candidate, stable, halves = row.split(" ")
     n_1, bad_1, n_2, bad_2 = (int(number or 0) for number in halves.split(","))
-    new = Evidence(_counts(candidate), _counts(stable))
+    new = Evidence(counts_of(candidate), counts_of(stable))
     return Entry(float(now_s), int(weight), int(candidates), int(stables), new, (bad_1, n_1, bad_2, n_2))
 
 
@@ -195,22 +195,29 @@ def unpack(text: str) -> list[str]:
     return rows.split("\n") if rows else []
 
 
-def _counts_text(counts: Counts) -> str:
+def counts_text(counts: Counts) -> str:
+    """Return counts as a row has them."""
     first = next((index for index, tries in enumerate(counts.buckets) if tries), None)
     requests = "" if counts.requests == sum(counts.buckets) else str(counts.requests)
     failures = f"/{counts.failures}" if counts.failures else ""
     buckets = ""
     if first is not None:
         last = max(index for index, tries in enumerate(counts.buckets) if tries)
-        buckets = f"@{first}:{_sparse(counts.buckets[first : last + 1])}"
+        buckets = f"@{first}:{sparse(counts.buckets[first : last + 1])}"
     return f"{requests}{failures}{buckets}" or _NOTHING
 
 
-def _sparse(numbers: Sequence[int]) -> str:
+def sparse(numbers: Sequence[int]) -> str:
+    """Return numbers with commas between them; what is zero is left out."""
     return ",".join(str(number or "") for number in numbers)
 
 
-def _counts(text: str) -> Counts:
+def counts_of(text: str) -> Counts:
+    """Return what ``counts_text`` wrote.
+
+    Raises:
+        ValueError: it is nothing of that kind.
+    """
     buckets = [0] * len(Counts().buckets)
     counted, _, held = ("" if text == _NOTHING else text).partition("@")
     if held:

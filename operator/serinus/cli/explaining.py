@@ -134,8 +134,8 @@ def text(what: Explained, began: str) -> Text:
     if not what.findings:
         shown.append("\nNothing was judged in this run.\n")
     shown.append_text(metrics(what.findings, what.rate))
-    shown.append_text(verdict_page.experiments(run))
-    return shown
+    ended = what.phase in (Phase.READY, Phase.FAILED)
+    return shown.append_text(verdict_page.experiments(run.experiments, ended=ended))
 
 
 def metrics(findings: tuple[Finding, ...], rate: float | None = None) -> Text:

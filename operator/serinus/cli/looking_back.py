@@ -14,6 +14,10 @@ app = typer.Typer()
 
 Json = Annotated[Literal["json"] | None, typer.Option("-o", "--output", help="Another form.")]
 
+Form = Annotated[
+    Literal["json", "html"] | None, typer.Option("-o", "--output", help="Another form; html is a page of one run.")
+]
+
 
 @app.command()
 def explain(
@@ -55,20 +59,24 @@ def history(
     namespace: Namespace = "",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
-    output: Json = None,
+    output: Form = None,
 ) -> None:
-    """List the last runs, newest first, with verdict and reason; or show one of them."""
+    """List the last runs, newest first, with verdict, reason and experiments; or show one of them."""
+    if output == "html" and not of_run:
+        raise typer.BadParameter("a page is of one run; name it as history lists it", param_hint="RUN")
 
     async def show(place: Place) -> int:
-        from serinus.cli import records, recounting, session
+        from serinus.cli import records, recounting, run_page, session
         from serinus.cli.watching import wall_clock
 
         async with session.cluster(place) as (kube, where):
             canary = await session.read_canary(kube, where, name)
             if of_run:
                 record = await records.record(kube, canary, of_run)
-                if output:
+                if output == "json":
                     dump(record, Output.JSON)
+                elif output:
+                    sys.stdout.write(run_page.page(record))
                 else:
                     console().print(recounting.one_run(record), end="")
                 return Exit.DONE
@@ -94,14 +102,14 @@ def replay(
     namespace: Namespace = "",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
-    output: Json = None,
+    output: Form = None,
 ) -> None:
-    """Compute a verdict again from the recorded counters; 1 is the exit status when it comes out otherwise."""
+    """Compute verdicts again from the recorded counters; 1 is the exit status when one comes out otherwise."""
     if bool(file) == bool(name) or bool(name) != bool(of_run):
         raise typer.BadParameter("name a Canary and one of its runs, or a --file")
 
     async def show(place: Place) -> int:
-        from serinus.cli import records, recounting, session
+        from serinus.cli import records, recounting, run_page, session
 
         if file:
             record = _read(file)
@@ -114,8 +122,10 @@ def replay(
             found = computed(record)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as problem:
             raise Stop(f"This is no record of a run that can be read: {problem!r}", Exit.REFUSED) from problem
-        if output:
+        if output == "json":
             dump(recounting.replayed_json(record, found), Output.JSON)
+        elif output:
+            sys.stdout.write(run_page.page(record, found))
         else:
             console().print(recounting.replayed(record, found), end="")
         return Exit.REFUSED if found.differences else Exit.DONE

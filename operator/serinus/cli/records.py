@@ -100,7 +100,7 @@ def _present(canary: Object) -> tuple[RunStatus, Object] | None:
 
 def _ending(part: Object) -> Object:
     ending: Object = json.loads(part["data"][recording.ENDING])
-    if ending.get("format") != recording.FORMAT:
+    if ending.get("format") not in (recording.PLAIN, recording.WITH_EXPERIMENTS):
         raise Stop(f"{part['metadata']['name']} was written by a newer Serinus; update this command.", Exit.REFUSED)
     return ending
 

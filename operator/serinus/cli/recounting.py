@@ -8,11 +8,13 @@ from rich.text import Text
 from serinus import __version__
 from serinus.analysis.words import count, lasting
 from serinus.api import parse_live
-from serinus.api.release import MetricStatus
-from serinus.cli import explaining, view
+from serinus.api.release import ExperimentStatus, MetricStatus
+from serinus.cli import explaining, verdict_page, view
 from serinus.cli.session import Object
+from serinus.delivery import moves
 
 if TYPE_CHECKING:
+    from serinus.analysis.gatereplay import ReplayedExperiment
     from serinus.analysis.replay import Replayed
 
 HEADINGS = ["RUN", "REVISION", "BEGAN", "TOOK", "VERDICT", "REASON"]
@@ -35,7 +37,15 @@ def summary(ending: Object) -> Object:
         "outcome": run.get("outcome", ""),
         "verdict": run.get("verdict", "Undecided"),
         "reason": reason(run) if known else "its end was not recorded",
+        "experiments": [
+            each.model_dump(mode="json", by_alias=True, exclude={"metrics", "difference"}) for each in experiments(run)
+        ],
     }
+
+
+def experiments(run: Object) -> list[ExperimentStatus]:
+    """Return the fault gate's experiments in a recorded run; a record of an older version has none."""
+    return [parse_live(ExperimentStatus, raw) for raw in run.get("experiments") or []]
 
 
 def reason(run: Object) -> str:
@@ -48,42 +58,98 @@ def reason(run: Object) -> str:
 
 
 def table(summaries: list[Object], now: datetime) -> str:
-    """Return a row for each run."""
+    """Return a row for each run, and below it a line for each of its experiments."""
     rows = [HEADINGS]
     for one in summaries:
         began = view.age(one["startedAt"], now)
         took = lasting(one["seconds"]) if one["seconds"] is not None else "-"
         outcome = one["outcome"] or (f"{one['verdict']} so far" if one["revision"] else "unknown")
         rows.append([one["run"], one["revision"], f"{began} ago", took, outcome, one["reason"]])
-    return view.table(rows)
+    shown = view.table(rows).split("\n")
+    for one, line in zip(summaries, shown[1:], strict=True):
+        below = verdict_page.lines(experiments(one), ended=bool(one["endedAt"]))
+        shown[shown.index(line)] = "\n".join([line, *(f"  experiment {each}" for each in below)])
+    return "\n".join(shown)
 
 
 def one_run(record: Object) -> Text:
-    """Return a recorded run with its metrics, as ``explain`` shows the present one."""
-    shown = _heading(record)
-    findings = tuple(explaining.finding_of(parse_live(MetricStatus, metric)) for metric in record["run"]["metrics"])
-    return shown.append_text(explaining.metrics(findings))
+    """Return a recorded run with its metrics and experiments, as ``explain`` shows the present one."""
+    shown, run = heading(record), record["run"]
+    findings = tuple(explaining.finding_of(metric) for metric in metrics(run))
+    shown.append_text(explaining.metrics(findings))
+    return shown.append_text(verdict_page.experiments(experiments(run), ended=bool(run["endedAt"])))
+
+
+def metrics(run: Object) -> list[MetricStatus]:
+    """Return the metrics of a recorded run."""
+    return [parse_live(MetricStatus, metric) for metric in run["metrics"]]
 
 
 def replayed(record: Object, found: "Replayed") -> Text:
     """Return what came of computing a verdict again: counts, every metric, and whether it is the same."""
-    shown = _heading(record)
-    scrapes = count(found.scrapes, "scrape")
-    answers = f" and {count(found.answers, 'answer')} to queries" if found.answers else ""
-    shown.append(f"{scrapes}{answers} went through the tests again.\n")
-    if found.began > 1:
-        shown.append(f"The spec was edited in the run; the tests began afresh {count(found.began - 1, 'time')}.\n")
-    if record["serinus"] != __version__:
-        shown.append(f"It was recorded by Serinus {record['serinus']}; this is {__version__}.\n")
+    shown = heading(record)
+    for note in notes(record, found):
+        shown.append(f"{note}\n")
     shown.append_text(explaining.metrics(found.findings))
+    for each in found.experiments:
+        shown.append_text(verdict_page.experiments([as_status(each)], ended=bool(record["run"]["endedAt"])))
+        shown.append(f"  {again(each)}\n", "red" if each.differences else "green")
     shown.append("\n")
+    if not found.differences:
+        return shown.append(f"{conclusion(found)}\n", "green")
+    shown.append(f"{conclusion(found)}\n", "red")
+    for difference in found.differences:
+        shown.append(f"  {difference}\n")
+    return shown
+
+
+def notes(record: Object, found: "Replayed") -> list[str]:
+    """Return what was computed again, in sentences."""
+    answers = f" and {count(found.answers, 'answer')} to queries" if found.answers else ""
+    said = [f"{count(found.scrapes, 'scrape')}{answers} went through the tests again."]
+    if found.began > 1:
+        said.append(f"The spec was edited in the run; the tests began afresh {count(found.began - 1, 'time')}.")
+    if record["serinus"] != __version__:
+        said.append(f"It was recorded by Serinus {record['serinus']}; this is {__version__}.")
+    return said
+
+
+def conclusion(found: "Replayed") -> str:
+    """Return whether it is the same, in one sentence."""
     if found.differences:
-        shown.append("Not the same:\n", "red")
-        for difference in found.differences:
-            shown.append(f"  {difference}\n")
-        return shown
+        return "Not the same:"
     same = "bit for bit" if found.off == 0 else f"to {found.off:.0e}; this processor rounds logarithms otherwise"
-    return shown.append(f"The same: {found.verdict.value}, and what the tests have come to is equal {same}.\n", "green")
+    return f"The same: {found.verdict.value}, and what the tests have come to is equal {same}."
+
+
+def as_status(found: "ReplayedExperiment") -> ExperimentStatus:
+    """Return an experiment that was judged again as a status tells of it."""
+    known = parse_live(ExperimentStatus, found.recorded or {"name": found.name, "what": "an attempt"})
+    return known.model_copy(
+        update={
+            "verdict": found.verdict,
+            "reason": found.reason,
+            "budget": found.budget,
+            "spent": found.spent,
+            "message": found.message,
+            "difference": list(found.difference or ()),
+            "metrics": [moves.metric_status(finding) for finding in found.findings],
+        }
+    )
+
+
+def again(found: "ReplayedExperiment") -> str:
+    """Return whether an experiment came out as it was decided, in one sentence."""
+    if found.differences:
+        return f"It differs: {'; '.join(found.differences)}."
+    if not found.samples:
+        return "It was not judged, so there is nothing to compute again."
+    samples = count(found.samples, "sample")
+    if found.recorded is None or not found.verdict:
+        return f"The same: {samples} decide nothing."
+    if found.from_outside:
+        return f"The same: {samples} decide nothing; what ended it ({found.reason}) is not computed again."
+    return f"The same, from {samples}: {found.verdict}."
 
 
 def replayed_json(record: Object, found: "Replayed") -> Object:
@@ -100,10 +166,23 @@ def replayed_json(record: Object, found: "Replayed") -> Object:
         "verdict": found.verdict.value,
         "scrapes": found.scrapes,
         "metrics": [explaining.metric_json(finding) for finding in found.findings],
+        "experiments": [_experiment_json(each) for each in found.experiments],
     }
 
 
-def _heading(record: Object) -> Text:
+def _experiment_json(found: "ReplayedExperiment") -> Object:
+    status = as_status(found).model_dump(mode="json", by_alias=True, exclude={"metrics"})
+    return status | {
+        "same": not found.differences,
+        "differences": list(found.differences),
+        "recordedVerdict": (found.recorded or {}).get("verdict", ""),
+        "samples": found.samples,
+        "metrics": [explaining.metric_json(finding) for finding in found.findings],
+    }
+
+
+def heading(record: Object) -> Text:
+    """Return which run it is, how it went, and why it ended so."""
     run = record["run"]
     shown = Text.assemble((f"Run {run['id']}", "bold"), f" of {record['namespace']}/{record['canary']}\n")
     took = f", took {lasting(_seconds(run['startedAt'], run['endedAt']))}" if run["endedAt"] else ""

@@ -64,7 +64,7 @@ def _add_run(root: Tree, canary: Object, run: Object, phase: str, now: datetime)
             branch.add(_metric(metric, rate))
     for raw in run.get("experiments") or []:
         experiment = parse_live(ExperimentStatus, raw)
-        branch = root.add(verdict_page.heading(experiment))
+        branch = root.add(verdict_page.heading(experiment, ended=phase in ("Failed", "RollingBack")))
         if experiment.message:
             branch.add(Text(experiment.message, "dim"))
 

@@ -6,14 +6,12 @@ interrupted, by a restart of ours for one, is begun again: counts that somebody 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from serinus.analysis import judge_gate
-from serinus.analysis.gatemodel import Ending, GateJudgement, GateSample, GateSettings, GateStage
+from serinus.analysis.gatemodel import Ending, GateJudgement, GateStage
 from serinus.analysis.model import Evidence, Judgement, Verdict
-from serinus.analysis.settings import Margin
 from serinus.api.base import seconds
 from serinus.api.canary import CanarySpec
 from serinus.api.fault import Experiment, Injection
@@ -22,6 +20,7 @@ from serinus.api.status import Reason
 from serinus.delivery import evidence, moves, plan
 from serinus.delivery.arms import arm_hashes, arm_size
 from serinus.delivery.faulting import effect_words
+from serinus.delivery.gauging import Gauge
 from serinus.delivery.model import Event, Snapshot, since, stamp
 from serinus.delivery.moves import TICK_S, Move
 
@@ -31,8 +30,6 @@ WARM_S = 10.0
 """New pods get requests for so long before the fault: what only a start costs is no answer to it."""
 OPENED_WITHIN_S = 20.0
 """Sidecars have so long to say that they inject."""
-SILENT_S = 10.0
-"""Counts that are older than this are none."""
 ATTEMPTS = 3
 
 
@@ -52,6 +49,11 @@ class _Look:
     @property
     def title(self) -> str:
         return f"{self.experiment.name} ({what(self.experiment, self.injection)})"
+
+    @property
+    def gauge(self) -> Gauge:
+        """What both groups did."""
+        return Gauge(self.snapshot, self.status, self.experiment, self.now)
 
     @property
     def pods(self) -> int:
@@ -141,7 +143,7 @@ def _before(at: _Look) -> Move:
         again = moves.with_run(at.status, experiments=experiments)
         return _ended(_with(at, again), "Interrupted", f"it was interrupted {ATTEMPTS} times")
     message = f"{at.pods} pods of each version start for it"
-    return at.enters(plan.ARMS, message, experiments=experiments, experiment={"before": _clean(at.status)})
+    return at.enters(plan.ARMS, message, experiments=experiments, experiment={"before": at.gauge.clean})
 
 
 def _arms(at: _Look) -> Move:
@@ -196,11 +198,11 @@ def _inject(at: _Look) -> Move:
         begun = _last(at, began_at=stamp(at.now))
         risk = f"at most {at.experiment.budget:,} failed requests are risked"
         event = Event(Reason.FAULT, f"experiment {at.title} begins in {2 * at.pods} pods; {risk}", warning=True)
-        changed = moves.with_run(begun, experiment={**note, **_mark(at)})
+        changed = moves.with_run(begun, experiment={**note, **at.gauge.mark()})
         return Move(changed, Reason.ANALYSING, f"experiment {at.title}: the fault is there", (event,), TICK_S)
-    if _interrupted(at) or not (at.experiment.dry_run or dependency.injecting):
+    if at.gauge.interrupted or not (at.experiment.dry_run or dependency.injecting):
         return at.enters(plan.JUDGE, "it was interrupted and is begun again", experiment={})
-    judged, judgement = _judged(at, GateStage.FAULT)
+    judged, judgement = at.gauge.judged(GateStage.FAULT)
     if judgement.verdict is Verdict.HARM:
         return _failed(_with(at, judged), judgement)
     if judgement.ending is not Ending.NONE:
@@ -209,7 +211,7 @@ def _inject(at: _Look) -> Move:
         if not seconds(at.experiment.recovery):
             return _passed(_with(at, judged), judgement.message)
         after = _with(at, judged)
-        fresh = {**after.run.experiment, **_mark(at), "gate": {}, "spent": judgement.spent}
+        fresh = {**after.run.experiment, **after.gauge.mark(), "gate": {}, "spent": judgement.spent}
         message = f"it copes no worse; the fault is over, and recovery is looked at: {judgement.message}"
         event = Event(Reason.FAULT, f"experiment {at.title}: the fault is over; {judgement.message}")
         return after.enters(plan.RECOVER, message, event, experiment=fresh)
@@ -217,9 +219,9 @@ def _inject(at: _Look) -> Move:
 
 
 def _recover(at: _Look) -> Move:
-    if at.snapshot.dependency is None or _interrupted(at):
+    if at.snapshot.dependency is None or at.gauge.interrupted:
         return at.enters(plan.JUDGE, "it was interrupted and is begun again", experiment={})
-    judged, judgement = _judged(at, GateStage.RECOVERY)
+    judged, judgement = at.gauge.judged(GateStage.RECOVERY)
     if judgement.verdict is Verdict.HARM:
         return _failed(_with(at, judged), judgement)
     if judgement.ending is not Ending.NONE:
@@ -237,86 +239,8 @@ _STAGES: dict[str, Callable[[_Look], Move]] = {
 }
 
 
-# -- counting and judging
-
-
-def _judged(at: _Look, stage: GateStage) -> tuple[CanaryStatus, GateJudgement]:
-    """Return the status with the judgement on what was counted since the stage's mark."""
-    note = at.run.experiment
-    mark, arms = note["mark"], at.snapshot.arms
-    assert arms is not None  # noqa: S101 - not interrupted
-    before = _evidence(mark["clean"]) - _evidence(note["before"])
-    sample = GateSample(
-        stage=stage,
-        arms=arms.evidence - _evidence(mark["arms"]),
-        clean=_evidence(_clean(at.status)) - _evidence(mark["clean"]),
-        before=before,
-        calls=(arms.calls[0] - mark["calls"][0], arms.calls[1] - mark["calls"][1]),
-        at_s=since(at.run.stage_since, at.now) if stage is GateStage.RECOVERY else since(_began(at), at.now),
-    )
-    last, under_fault = at.run.experiments[-1], stage is GateStage.FAULT
-    spent = 0 if under_fault else int(note.get("spent", 0))
-    settings = settings_of(at.experiment)
-    settings = replace(settings, budget=max(1, settings.budget - spent))
-    judgement = judge_gate(settings, sample, note.get("gate") or {})
-    seen = [moves.metric_status(finding) for finding in judgement.findings]
-    known = {metric.name for metric in seen}
-    status = _last(
-        at,
-        spent=spent + judgement.spent,
-        message=judgement.message,
-        metrics=seen if under_fault else [*(each for each in last.metrics if each.name not in known), *seen],
-        difference=list(judgement.difference or ()) if under_fault else last.difference,
-    )
-    return moves.with_run(status, experiment={**note, "gate": judgement.state}), judgement
-
-
-def settings_of(experiment: Experiment) -> GateSettings:
-    """Return what the gate goes by: the experiment's numbers, and defaults for what it leaves out."""
-    given: dict[str, Any] = {}
-    if experiment.promise:
-        given["harm"] = Margin(experiment.promise.ratio, experiment.promise.points / 100)
-    if experiment.tolerance:
-        given["safe"] = Margin(experiment.tolerance.ratio, experiment.tolerance.points / 100)
-    return GateSettings(
-        budget=experiment.budget,
-        longest_s=seconds(experiment.duration),
-        recovery_s=seconds(experiment.recovery),
-        most_calls=experiment.max_calls,
-        **given,
-    )
-
-
-def _mark(at: _Look) -> dict[str, Any]:
-    """Return from where a stage counts."""
-    arms = at.snapshot.arms
-    assert arms is not None  # noqa: S101 - it had requests
-    return {
-        "reader": arms.reader,
-        "mark": {"arms": evidence.dump_counts(arms.evidence), "clean": _clean(at.status), "calls": list(arms.calls)},
-    }
-
-
 def _counted(at: _Look) -> Evidence | None:
     return at.snapshot.arms.evidence if at.snapshot.arms else None
-
-
-def _interrupted(at: _Look) -> bool:
-    """Whether what was counted since the mark is not all that happened since."""
-    arms = at.snapshot.arms
-    return arms is None or arms.reader != at.run.experiment.get("reader") or arms.age_s > SILENT_S
-
-
-def _clean(status: CanaryStatus) -> list[list[int]]:
-    return evidence.dump_counts(evidence.load(status.run.evidence).total) if status.run else []
-
-
-def _evidence(raw: list[list[int]]) -> Evidence:
-    return evidence.load_counts(raw) if raw else Evidence()
-
-
-def _began(at: _Look) -> str:
-    return at.run.experiments[-1].began_at
 
 
 def _ready(at: _Look) -> tuple[int, int]:

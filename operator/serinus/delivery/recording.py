@@ -1,7 +1,8 @@
 """The record of a run, outside its status: what a verdict is computed again from, long after.
 
 A run's scrapes are kept chunk by chunk, each in a ConfigMap of its own that belongs to the Canary and never changes; at
-the end of the run the remaining rows follow, with the verdict and everything that it was computed from. All of that
+the end of the run the remaining rows follow, with the verdict and everything that it was computed from. The samples of
+the fault gate's experiments are rows among the others, and what came of each stands beside the verdict. All of that
 stands in the status first (``serinus.analysis.runlog``), so a restart at any point projects the same again.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 from serinus import __version__
 from serinus.analysis import runlog
 from serinus.api.names import LABEL_OWNER, LABEL_RECORD, LABEL_RUN
-from serinus.api.release import CanaryStatus, RunStatus
+from serinus.api.release import CanaryStatus, ExperimentStatus, MetricStatus, RunStatus
 from serinus.delivery import evidence, plan
 from serinus.delivery.model import Meta
 
@@ -19,7 +20,8 @@ END = "end"
 """Value of the record label on the last part of a run; on the others it is their number, from 1 on."""
 ROWS, ENDING = "rows", "run.json"
 """Keys in a ConfigMap: ``binaryData`` with compressed rows, and ``data`` with the rest."""
-FORMAT = 1
+PLAIN, WITH_EXPERIMENTS = 1, 2
+"""Formats of the last part. Only a record that an older reader would misread has the newer one."""
 PROMOTED = "Promoted"
 
 
@@ -59,7 +61,7 @@ def ending(meta: Meta, run: RunStatus, *, ended: bool = True) -> dict[str, Any]:
     notes = _notes(run)
     outcome = run.cause or PROMOTED
     return {
-        "format": FORMAT,
+        "format": WITH_EXPERIMENTS if run.experiments else PLAIN,
         "serinus": __version__,
         "namespace": meta.namespace,
         "canary": meta.name,
@@ -71,7 +73,8 @@ def ending(meta: Meta, run: RunStatus, *, ended: bool = True) -> dict[str, Any]:
             "outcome": outcome if ended else "",
             "message": run.cause_message,
             "verdict": run.verdict,
-            "metrics": [metric.model_dump(mode="json", by_alias=True, exclude_defaults=True) for metric in run.metrics],
+            "metrics": [_plain(metric) for metric in run.metrics],
+            "experiments": [_plain(experiment) for experiment in run.experiments],
         },
         "spec": notes.get(runlog.SPEC) or {},
         "tests": notes.get("tests"),
@@ -80,6 +83,10 @@ def ending(meta: Meta, run: RunStatus, *, ended: bool = True) -> dict[str, Any]:
         "total": evidence.load(run.evidence).dump()["total"],
         "chunks": runlog.closed_chunks(notes),
     }
+
+
+def _plain(part: MetricStatus | ExperimentStatus) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def _notes(run: RunStatus) -> dict[str, Any]:
