@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serinus.analysis import runlog
+from serinus.analysis.apart import ROUNDING
 from serinus.analysis.model import Counts, Evidence, Outcome, Reading, Verdict
-from serinus.analysis.replay import ROUNDING, replay
+from serinus.analysis.replay import replay
 from serinus.analysis.runlog import Answers, Entry
 
 from .recorded import Run, spec_of

@@ -12,13 +12,15 @@ behind it is a sample that the tests took in, or that ended the stage::
     |       `---------------------- of the candidate's arm
     `------------------------------ second of the stage
 
+A row that begins with ``!#`` stands behind the sample that ended a stage: what the tests had come to, as JSON.
+
 Counts are written as in ``serinus.analysis.runlog``, but all since the stage began, so that each row stands by itself.
 Buckets of the arms are there only where slow answers are judged.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from serinus.analysis.gatemodel import GateSample, GateSettings, GateStage
@@ -26,7 +28,7 @@ from serinus.analysis.model import Counts, Evidence
 from serinus.analysis.runlog import counts_of, counts_text, sparse
 from serinus.analysis.settings import Margin
 
-_MARK, _STAGE = "!", "!="
+_MARK, _STAGE, _TESTS = "!", "!=", "!#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,22 @@ class Stage:
         return self.experiment, self.began
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A sample, what it was judged by, and what the tests had come to then; None where that was not noted."""
+
+    settings: GateSettings
+    sample: GateSample
+    tests: dict[str, Any] | None = None
+
+
 @dataclass(slots=True)
 class Attempt:
     """All that was noted of one attempt at an experiment, in order."""
 
     experiment: str
     began: str
-    samples: list[tuple[GateSettings, GateSample]]
+    samples: list[Noted]
 
 
 def is_row(row: str) -> bool:
@@ -79,6 +90,15 @@ def row_of(sample: GateSample, settings: GateSettings) -> str:
     return " ".join((f"{_MARK}{sample.at_s!r}", *arms, *clean, sparse(sample.calls)))
 
 
+def row_of_tests(state: dict[str, Any]) -> str:
+    """Return the row with what the tests have come to.
+
+    Args:
+        state: of the judgement (``serinus.analysis.gatemodel.GateJudgement``).
+    """
+    return _TESTS + json.dumps(state["tests"], separators=(",", ":"))
+
+
 def counted(row: str) -> str:
     """Return a row of a sample without its second."""
     return row.partition(" ")[2]
@@ -97,8 +117,13 @@ def attempts(rows: Iterable[str]) -> list[Attempt]:
             stage = _stage(json.loads(row.removeprefix(_STAGE)))
             if not found or (found[-1].experiment, found[-1].began) != stage.attempt:
                 found.append(Attempt(*stage.attempt, []))
-        elif stage is not None:  # else the chunk with its beginning is missing
-            found[-1].samples.append((stage.settings, _sample(row, stage)))
+        elif stage is None:
+            continue  # the chunk with its beginning is missing
+        elif row.startswith(_TESTS):
+            samples = found[-1].samples
+            samples[-1:] = [replace(last, tests=json.loads(row.removeprefix(_TESTS))) for last in samples[-1:]]
+        else:
+            found[-1].samples.append(Noted(stage.settings, _sample(row, stage)))
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import isclose
 from typing import Any
 
+from serinus.analysis.apart import apart
 from serinus.analysis.faultgate import judge_gate
 from serinus.analysis.gatelog import Attempt, attempts
 from serinus.analysis.gatemodel import Ending, GateJudgement, GateStage
@@ -14,6 +15,10 @@ PASSED, FAILED, INCONCLUSIVE, OPEN = "Passed", "Failed", "Inconclusive", ""
 """Verdicts as ``status.run.experiments`` has them. OPEN: the samples decide nothing."""
 _ROUNDED = 0.11
 """Evidence is recorded in tenths of a percent; another processor may round it to the next one."""
+_ROUNDED_TESTS = 1e-5
+"""The same for the state of the tests, which is kept to 1e-6."""
+_ROUNDED_POINTS = 2e-4
+"""The same for the difference of both differences, which is kept to 1e-4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class _Course:
         found: dict[str, Finding] = {}
         state: dict[str, Any] = {}
         stage, before, last, early = GateStage.FAULT, 0, Verdict.UNDECIDED, False
-        for settings, sample in attempt.samples:
+        for noted in attempt.samples:
+            settings, sample = noted.settings, noted.sample
             early = early or bool(self.verdict)
             if sample.stage is not stage:
                 if last is not Verdict.SAFE:
@@ -64,6 +70,8 @@ class _Course:
                 stage, state, before = sample.stage, {}, self.spent
             judgement = judge_gate(settings, sample, state)
             state, last = judgement.state, judgement.verdict
+            if noted.tests is not None and apart(noted.tests, state["tests"]) > _ROUNDED_TESTS:
+                self.differences.append(f"its tests come to another state than was recorded ({stage.value})")
             self.verdict, self.reason = _outcome(judgement, stage, settings.recovery_s)
             self.message, self.spent = judgement.message, before + judgement.spent
             found |= {finding.metric: finding for finding in judgement.findings}
@@ -167,6 +175,8 @@ def _other_numbers(experiment: dict[str, Any], course: _Course, findings: dict[s
         )
         if (experiment.get(field) or 0) != number
     ]
+    if apart(experiment.get("difference") or [], course.difference or ()) > _ROUNDED_POINTS:
+        said.append("what was lost by the fault comes out otherwise than was recorded")
     metrics = {metric["name"]: metric for metric in experiment.get("metrics") or []}
     for name in dict.fromkeys((*metrics, *findings)):
         metric, finding = metrics.get(name), findings.get(name)

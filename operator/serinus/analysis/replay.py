@@ -5,11 +5,11 @@ returns, with ``rows`` (``serinus.analysis.runlog``) and, in ``missing``, the nu
 """
 
 from dataclasses import dataclass, field
-from math import inf, isinf, isnan
 from typing import Any
 
 from serinus.analysis import gatelog, runlog
 from serinus.analysis import record as states
+from serinus.analysis.apart import ROUNDING, apart
 from serinus.analysis.findings import errors_finding, latency_finding, worst_of
 from serinus.analysis.gatereplay import ReplayedExperiment
 from serinus.analysis.gatereplay import replayed as replayed_experiments
@@ -20,9 +20,6 @@ from serinus.analysis.rows import settings_of
 from serinus.analysis.users import UserTests
 from serinus.analysis.words import count
 from serinus.api.canary import CanarySpec
-
-ROUNDING = 1e-9
-"""Other processors round logarithms otherwise in the last digit: up to so much, relative, results are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +135,12 @@ def _compared(record: dict[str, Any], tests: dict[str, Any] | None, course: _Cou
             if what != _counts(recorded):
                 seen, wanted = (count(number, "request") for number in (what.requests, recorded[0]))
                 found.append(f"the rows hold {seen} to the {version}, the record {wanted}")
-        offs.append(_off(tests["watched"], states.dump(bench.watched)))
+        offs.append(apart(tests["watched"], states.dump(bench.watched)))
         if offs[-1] > ROUNDING:
             found.append("the tests of failed requests and latency come to another state than was recorded")
     users = course.users.dump() if course.users is not None else {}
-    offs.append(_off(_unprinted(record.get("users") or {}), _unprinted(users)))
-    offs.append(_off(record.get("queries") or {}, course.queries or {}))
+    offs.append(apart(_unprinted(record.get("users") or {}), _unprinted(users)))
+    offs.append(apart(record.get("queries") or {}, course.queries or {}))
     if max(offs[-2:]) > ROUNDING:
         found.append("the tests of users' metrics come to another state than was recorded")
     return max(offs), found
@@ -151,26 +148,6 @@ def _compared(record: dict[str, Any], tests: dict[str, Any] | None, course: _Cou
 
 def _unprinted(users: dict[str, Any]) -> dict[str, Any]:
     return {name: {key: value for key, value in test.items() if key != "print"} for name, test in users.items()}
-
-
-def _off(recorded: Any, reached: Any) -> float:
-    """Return the greatest relative difference between two pieces of JSON; infinite when their shapes differ."""
-    if isinstance(recorded, dict) and isinstance(reached, dict):
-        if recorded.keys() != reached.keys():
-            return inf
-        return max((_off(recorded[key], reached[key]) for key in recorded), default=0.0)
-    if isinstance(recorded, list | tuple) and isinstance(reached, list | tuple):
-        if len(recorded) != len(reached):
-            return inf
-        return max((_off(*pair) for pair in zip(recorded, reached, strict=True)), default=0.0)
-    if recorded == reached:
-        return 0.0
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (recorded, reached)):
-        return inf
-    if isnan(recorded) and isnan(reached):
-        return 0.0
-    difference = abs(recorded - reached) / max(abs(recorded), abs(reached), 1.0)
-    return inf if isnan(difference) or isinf(difference) else difference
 
 
 def _judged(record: dict[str, Any], course: _Course) -> tuple[tuple[Finding, ...], Verdict]:

@@ -111,9 +111,11 @@ class Gauge:
         stage = gatelog.Stage(last.name, last.began_at, sample.stage, sample.before, settings)
         begun, row = gatelog.row_of_stage(stage), gatelog.row_of(sample, settings)
         logged = {"stage": begun, "counts": gatelog.counted(row)}
-        decided = judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE
-        known = not decided and logged == before and judgement.state == self.note.get("gate")
-        return ([begun] if begun != before.get("stage") else []) + ([] if known else [row]), logged
+        rows = [begun] if begun != before.get("stage") else []
+        if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE:
+            return [*rows, row, gatelog.row_of_tests(judgement.state)], logged
+        known = logged == before and judgement.state == self.note.get("gate")
+        return rows if known else [*rows, row], logged
 
 
 def settings_of(experiment: Experiment) -> GateSettings:
