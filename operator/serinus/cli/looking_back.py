@@ -66,7 +66,7 @@ def history(
         raise typer.BadParameter("a page is of one run; name it as history lists it", param_hint="RUN")
 
     async def show(place: Place) -> int:
-        from serinus.cli import records, recounting, run_page, session
+        from serinus.cli import records, recounting, session
         from serinus.cli.watching import wall_clock
 
         async with session.cluster(place) as (kube, where):
@@ -76,7 +76,9 @@ def history(
                 if output == "json":
                     dump(record, Output.JSON)
                 elif output:
-                    sys.stdout.write(run_page.page(record))
+                    from serinus.cli.run_page import page
+
+                    sys.stdout.write(page(record))
                 else:
                     console().print(recounting.one_run(record), end="")
                 return Exit.DONE
@@ -109,7 +111,7 @@ def replay(
         raise typer.BadParameter("name a Canary and one of its runs, or a --file")
 
     async def show(place: Place) -> int:
-        from serinus.cli import records, recounting, run_page, session
+        from serinus.cli import records, recounting, session
 
         if file:
             record = _read(file)
@@ -125,7 +127,9 @@ def replay(
         if output == "json":
             dump(recounting.replayed_json(record, found), Output.JSON)
         elif output:
-            sys.stdout.write(run_page.page(record, found))
+            from serinus.cli.run_page import page
+
+            sys.stdout.write(page(record, found))
         else:
             console().print(recounting.replayed(record, found), end="")
         return Exit.REFUSED if found.differences else Exit.DONE

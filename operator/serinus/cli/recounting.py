@@ -65,10 +65,11 @@ def table(summaries: list[Object], now: datetime) -> str:
         took = lasting(one["seconds"]) if one["seconds"] is not None else "-"
         outcome = one["outcome"] or (f"{one['verdict']} so far" if one["revision"] else "unknown")
         rows.append([one["run"], one["revision"], f"{began} ago", took, outcome, one["reason"]])
-    shown = view.table(rows).split("\n")
-    for one, line in zip(summaries, shown[1:], strict=True):
+    head, *lines = view.table(rows).split("\n")
+    shown = [head]
+    for one, line in zip(summaries, lines, strict=True):
         below = verdict_page.lines(experiments(one), ended=bool(one["endedAt"]))
-        shown[shown.index(line)] = "\n".join([line, *(f"  experiment {each}" for each in below)])
+        shown += [line, *(f"  experiment {each}" for each in below)]
     return "\n".join(shown)
 
 
