@@ -9,9 +9,20 @@ import pytest
 
 from serinus.analysis.evalues import log_e
 from serinus.analysis.faultgate import judge_gate
-from serinus.analysis.gatemodel import CALLS, ERRORS, Ending, GateJudgement, GateSample, GateSettings, GateStage
+from serinus.analysis.gatemodel import (
+    CALLS,
+    ERRORS,
+    SLOW,
+    STAKES,
+    Ending,
+    GateJudgement,
+    GateSample,
+    GateSettings,
+    GateStage,
+)
 from serinus.analysis.gatetests import Block, GateTests, alternatives
-from serinus.analysis.model import Counts, Evidence, Verdict
+from serinus.analysis.latency import slow_edges
+from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence, Verdict
 from serinus.analysis.settings import Margin
 from serinus.analysis.words import TIMES
 
@@ -67,8 +78,8 @@ def test_equal_arms_are_failed_in_no_more_than_alpha_of_all_experiments(share: f
         n_c, n_b = (rng.poisson(10, runs).astype(float) for _ in range(2))
         bad_c, bad_b = (rng.binomial(n.astype(int), share).astype(float) for n in (n_c, n_b))
         calls_c, calls_b = (rng.poisson(n).astype(float) for n in (n_c, n_b))
-        none = np.zeros(runs)
-        tests.take(Block(bad_c, n_c, bad_b, n_b, none, none, none, none, calls_c, calls_b))
+        none, no_edges = np.zeros(runs), np.zeros((0, runs))
+        tests.take(Block(bad_c, n_c, bad_b, n_b, no_edges, none, no_edges, none, calls_c, calls_b))
         for name in (ERRORS, CALLS):
             failed |= tests.harm(name) >= SETTINGS.threshold(name)
     assert failed.mean() <= SETTINGS.alpha + 3 * (SETTINGS.alpha / runs) ** 0.5
@@ -168,3 +179,82 @@ def test_alternatives_lie_beyond_their_line() -> None:
     q_c, q_b = alternatives(SETTINGS.safe, worse=False)
     assert (q_c < SETTINGS.safe.rho * q_b + SETTINGS.safe.delta).all()
     assert SETTINGS.threshold(ERRORS) > -log(SETTINGS.alpha)
+
+
+# Slow answers
+
+FAST, SECOND = 4, 9
+"""Buckets of answers that take up to 25 ms, and up to one second."""
+
+
+def timed(requests: int, slow: int, bucket: int = SECOND) -> Counts:
+    buckets = [0] * 13
+    buckets[FAST] = requests - slow
+    buckets[bucket] += slow
+    return Counts(requests, 0, tuple(buckets))
+
+
+def play_slow(
+    shares: tuple[float, float], *, rate: float = 10.0, seed: int = 1, buckets: tuple[int, int] = (SECOND, SECOND)
+) -> GateJudgement:
+    """Return the judgement on versions that fail nothing, of whose answers so many are slow under the fault."""
+    rng = np.random.default_rng(seed)
+    settings = GateSettings(slow_edges=slow_edges(timed(1000, 5), 25.0))
+    sums, state, at_s = [[0, 0], [0, 0]], dict[str, Any](), 0.0
+    while True:
+        at_s += 2
+        for arm in (0, 1):
+            requests = int(rng.poisson(rate * 2))
+            sums[arm][0] += requests
+            sums[arm][1] += int(rng.binomial(requests, shares[arm]))
+        arms = Evidence(*(timed(*each, bucket) for each, bucket in zip(sums, buckets, strict=True)))
+        judgement = judge_gate(settings, GateSample(GateStage.FAULT, arms, at_s=at_s), state)
+        state = json.loads(json.dumps(judgement.state))
+        if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE:
+            return judgement
+
+
+def test_what_is_slow_follows_from_what_stable_does_without_the_fault() -> None:
+    def edges_ms(counted: Counts, floor_ms: float = 25.0) -> list[float]:
+        return [LATENCY_EDGES_MS[edge] for edge in slow_edges(counted, floor_ms)]
+
+    assert edges_ms(timed(1000, 5)) == [25.0, 100.0, 500.0, 2500.0]
+    assert edges_ms(timed(1000, 50)) == [1000.0, 5000.0]
+    assert edges_ms(timed(1000, 50, bucket=12)) == []
+    assert edges_ms(timed(1000, 0), 100.0) == [100.0, 500.0, 2500.0]
+    assert edges_ms(timed(50, 50)) == [500.0, 2500.0]
+
+
+def test_a_candidate_that_waits_for_the_dependency_is_found_by_its_slow_answers() -> None:
+    judgement = play_slow((0.5, 0.0))
+    assert judgement.verdict is Verdict.HARM
+    assert "of the candidate's answers took longer than" in judgement.message
+    assert "stable's share of slow answers" in judgement.message
+
+
+def test_one_that_waits_longer_than_stable_does_is_found_at_the_edge_between() -> None:
+    judgement = play_slow((0.9, 0.9), buckets=(12, SECOND))
+    assert judgement.verdict is Verdict.HARM
+    assert "took longer than 2.5 s, 0 % of stable's" in judgement.message
+
+
+def test_versions_that_are_slowed_alike_pass() -> None:
+    seen = [play_slow((0.3, 0.3), seed=seed) for seed in range(8)]
+    assert [each.verdict for each in seen].count(Verdict.SAFE) >= 6
+    assert Verdict.HARM not in [each.verdict for each in seen]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.95])
+def test_equal_arms_are_slow_by_chance_in_no_more_than_their_part_of_alpha(share: float) -> None:
+    rng = np.random.default_rng(11)
+    runs, settings = 1500, GateSettings(slow_edges=(4, 6, 8, 10))
+    tests, failed, zero = GateTests.start(settings, runs), np.zeros(runs, bool), np.zeros(runs)
+    for _ in range(60):
+        n_c, n_b = (rng.poisson(10, runs).astype(float) for _ in range(2))
+        slow_c, slow_b = (
+            np.array([rng.binomial(n.astype(int), share * part) for part in (1.0, 0.8, 0.3, 0.0)], float)
+            for n in (n_c, n_b)
+        )
+        tests.take(Block(zero, n_c, zero, n_b, slow_c, n_c, slow_b, n_b, n_c, n_b))
+        failed |= tests.harm(SLOW) >= settings.threshold(SLOW)
+    assert failed.sum() <= settings.alpha * STAKES[SLOW] * runs + 3

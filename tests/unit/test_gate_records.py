@@ -305,7 +305,7 @@ def test_what_is_kept_is_small_and_the_status_stays_bounded() -> None:
 
 
 def test_a_row_reads_back_as_what_was_judged() -> None:
-    settings = GateSettings(slow_edge=7)
+    settings = GateSettings(slow_edges=(7, 9))
     timed = Counts(20, 3, (0, 0, 5, 15, *[0] * 9))
     sample = GateSample(
         GateStage.RECOVERY, Evidence(timed, timed), Evidence(counts(9), Counts()), Evidence(), (0, 7), 14.021

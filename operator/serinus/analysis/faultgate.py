@@ -60,24 +60,24 @@ def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]
 
 
 def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, list[int]]:
-    if "tests" in state:
+    if len(state.get("taken", ())) == 8 + 2 * len(settings.slow_edges):
         return GateTests.load(settings, state["tests"]), list(state["taken"])
-    return GateTests.start(settings, 1), [0] * 10
+    return GateTests.start(settings, 1), [0] * (8 + 2 * len(settings.slow_edges))
 
 
 def _block(settings: GateSettings, sample: GateSample, taken: list[int]) -> tuple[Block | None, list[int]]:
     """Return what is new since ``taken``, once both arms have requests in it, and what is taken then."""
-    known: list[int] = []
-    for arm in (sample.arms.candidate, sample.arms.stable):
-        known += [arm.failures, arm.requests]
-    for arm in (sample.arms.candidate, sample.arms.stable):
-        slow = slower_than(arm, settings.slow_edge) if settings.slow_edge is not None else 0
-        known += [slow, sum(arm.buckets)]
+    both = (sample.arms.candidate, sample.arms.stable)
+    known = [number for arm in both for number in (arm.failures, arm.requests)]
+    known += [sum(arm.buckets) for arm in both]
     known += sample.calls
+    known += [slower_than(arm, edge) for arm in both for edge in settings.slow_edges]
     new = [max(0, now - before) for now, before in zip(known, taken, strict=True)]
     if not new[1] or not new[3]:
         return None, taken
-    return Block(*(np.array([float(number)]) for number in new)), known
+    bad_c, n_c, bad_b, n_b, timed_c, timed_b, calls_c, calls_b = (np.array([float(each)]) for each in new[:8])
+    slow_c, slow_b = np.array(new[8:], float).reshape(2, len(settings.slow_edges), 1)
+    return Block(bad_c, n_c, bad_b, n_b, slow_c, timed_c, slow_b, timed_b, calls_c, calls_b), known
 
 
 def _verdict(
@@ -125,13 +125,13 @@ def _not_by_fault(
 
 def _passes(settings: GateSettings, sample: GateSample, tests: GateTests) -> bool:
     """Whether the candidate copes no worse: shown for failures, and nothing else is suspicious."""
-    names = [ERRORS] if settings.slow_edge is None else [ERRORS, SLOW]
+    names = [ERRORS, SLOW] if settings.slow_edges else [ERRORS]
     shown = all(float(tests.safe(name)[0]) >= -log(settings.beta) for name in names)
     return shown and sample.at_s >= settings.least_s and not _suspicious(settings, tests)
 
 
 def _suspicious(settings: GateSettings, tests: GateTests) -> bool:
-    names = [ERRORS, CALLS] if settings.slow_edge is None else [ERRORS, CALLS, SLOW]
+    names = [ERRORS, CALLS, SLOW] if settings.slow_edges else [ERRORS, CALLS]
     return any(float(tests.harm(name)[0]) >= log(settings.suspicion) for name in names)
 
 
@@ -219,8 +219,8 @@ def _findings(settings: GateSettings, sample: GateSample, tests: GateTests) -> d
     """Return one finding for each hypothesis of the stage."""
     fault = sample.stage is GateStage.FAULT
     found = {ERRORS: _errors(settings, sample, tests)} if fault else {RECOVERY: _errors(settings, sample, tests)}
-    if settings.slow_edge is not None and fault:
-        found[SLOW] = _slow(settings, sample, tests, settings.slow_edge)
+    if settings.slow_edges and fault:
+        found[SLOW] = _slow(settings, sample, tests)
     if fault and any(sample.calls):
         found[CALLS] = _calls(settings, sample, tests)
     return found
@@ -234,7 +234,10 @@ def _errors(settings: GateSettings, sample: GateSample, tests: GateTests) -> Fin
     return _finding(settings, tests, name, ERRORS, seen, _line(settings.harm, "failures"), _pair(sample.arms))
 
 
-def _slow(settings: GateSettings, sample: GateSample, tests: GateTests, edge: int) -> Finding:
+def _slow(settings: GateSettings, sample: GateSample, tests: GateTests) -> Finding:
+    """Return what is said of slow answers, at the edge that speaks loudest."""
+    loudest = max(range(len(settings.slow)), key=lambda index: float(tests.harm(settings.slow[index])[0]))
+    edge = settings.slow_edges[loudest]
     numbers = []
     for arm in (sample.arms.candidate, sample.arms.stable):
         numbers += [slower_than(arm, edge), sum(arm.buckets)]

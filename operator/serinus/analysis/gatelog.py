@@ -84,7 +84,7 @@ def row_of_stage(stage: Stage) -> str:
 
 def row_of(sample: GateSample, settings: GateSettings) -> str:
     """Return a sample as a row; nothing that its judgement reads is left out."""
-    timed = settings.slow_edge is not None
+    timed = bool(settings.slow_edges)
     arms = [counts_text(arm if timed else _bare(arm)) for arm in (sample.arms.candidate, sample.arms.stable)]
     clean = [counts_text(_bare(arm)) for arm in (sample.clean.candidate, sample.clean.stable)]
     return " ".join((f"{_MARK}{sample.at_s!r}", *arms, *clean, sparse(sample.calls)))
@@ -131,6 +131,7 @@ def _stage(raw: dict[str, Any]) -> Stage:
     known = {each.name for each in fields(GateSettings)}
     given = {name: value for name, value in raw["settings"].items() if name in known}
     margins = {name: Margin(**given[name]) for name in ("harm", "safe") if name in given}
+    given["slow_edges"] = tuple(given.get("slow_edges") or ())
     before = Evidence(*map(counts_of, raw["before"]))
     return Stage(raw["experiment"], raw["began"], GateStage(raw["stage"]), before, GateSettings(**{**given, **margins}))
 

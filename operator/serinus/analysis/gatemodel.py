@@ -28,8 +28,8 @@ class GateSettings:
     recovery_s: float = 60.0
     silent_s: float = 60.0
     """An arm without a request for so long gets none."""
-    slow_edge: int | None = None
-    """Index of the latency edge beyond which a request is slow; None: latency is not judged."""
+    slow_edges: tuple[int, ...] = ()
+    """Indices of the latency edges beyond which an answer is slow, in rising order; none: latency is not judged."""
     block_s: float = 1.5
     """Least length of a block of requests: a scrape, as they come every two seconds or so."""
     fewest: int = 8
@@ -40,6 +40,11 @@ class GateSettings:
     """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
     suspicion: float = 4.0
     """Evidence for harm, as a factor, at which nothing passes yet."""
+
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """Names of the tests of slow answers, one for each edge."""
+        return tuple(f"{SLOW}/{edge}" for edge in self.slow_edges)
 
     def threshold(self, name: str) -> float:
         """Return the evidence at which a hypothesis fails the candidate."""

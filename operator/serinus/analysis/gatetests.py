@@ -1,7 +1,8 @@
 """The tests of the fault gate: counts of its two groups of pods in, evidence that the candidate copes worse out.
 
 Both groups, the arms, get the same share of live traffic and the same fault at the same time. Four hypotheses have
-e-processes of their own: failed requests, slow ones, calls for each request, failed requests after the fault.
+e-processes of their own: failed requests, slow answers, calls for each request, failed requests after the fault. That
+of slow answers is the mean of one at each of several edges, since nobody knows before at which the arms differ.
 
 *Worse.* The null is the promise ``p_c <= rho p_b + delta``. The e-process is the mixture, with equal stakes, of one bet
 for each alternative of a fixed grid beyond the line; it needs to know nothing of the shares under the fault, and bounds
@@ -36,7 +37,7 @@ variance of a count, at most. A power below 1 of an e-value is one (Jensen's ine
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """New counts of the arms, each of shape (N,): bad requests, requests, slow ones, answers, calls; then stable's."""
+    """New counts of the arms, each of shape (N,): bad requests, requests, answers, calls; slow answers (edges, N)."""
 
     bad_c: Floats
     n_c: Floats
@@ -62,7 +63,7 @@ class GateTests:
     def start(cls, settings: GateSettings, runs: int) -> "GateTests":
         """Return the tests before anything was counted."""
         harm, safe = alternatives(settings.harm, worse=True), alternatives(settings.safe, worse=False)
-        names = (ERRORS, SLOW)
+        names = (ERRORS, *settings.slow)
         return cls(
             settings,
             {**{name: np.zeros((len(harm[0]), runs)) for name in names}, CALLS: np.zeros((len(_MORE_CALLS), runs))},
@@ -87,8 +88,8 @@ class GateTests:
     def take(self, block: Block) -> None:
         """Multiply a block into every bet; experiments in which an arm had no request are left as they are."""
         self._shares(ERRORS, block.bad_c, block.n_c, block.bad_b, block.n_b)
-        if self.settings.slow_edge is not None:
-            self._shares(SLOW, block.slow_c, block.timed_c, block.slow_b, block.timed_b)
+        for name, slow_c, slow_b in zip(self.settings.slow, block.slow_c, block.slow_b, strict=True):
+            self._shares(name, slow_c, block.timed_c, slow_b, block.timed_b)
         allowed = np.full(1, self.settings.most_calls)
         ratios = self.settings.most_calls * _MORE_CALLS[:, None]
         calls = log_e_ratio(block.calls_c, block.n_c, block.calls_b, block.n_b, ratios, allowed) / _CLUSTERED
@@ -107,11 +108,13 @@ class GateTests:
 
     def harm(self, name: str) -> Floats:
         """Return the evidence that the candidate is worse by a hypothesis, (N,)."""
-        return _mean(self.worse[name])
+        names = self.settings.slow if name == SLOW else (name,)
+        return _mean(np.concatenate([self.worse[each] for each in names]))
 
     def safe(self, name: str) -> Floats:
-        """Return the evidence that it is no worse, (N,)."""
-        return _mean(self.fine[name])
+        """Return the evidence that it is no worse, (N,); of slow answers, at the edge where that is least shown."""
+        names = self.settings.slow if name == SLOW else (name,)
+        return np.asarray(np.min([_mean(self.fine[each]) for each in names], axis=0))
 
 
 def alternatives(margin: Margin, *, worse: bool) -> tuple[Floats, Floats]:

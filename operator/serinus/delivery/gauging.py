@@ -6,6 +6,7 @@ from typing import Any
 
 from serinus.analysis import gatelog, judge_gate, runlog
 from serinus.analysis.gatemodel import Ending, GateJudgement, GateSample, GateSettings, GateStage
+from serinus.analysis.latency import slow_edges
 from serinus.analysis.model import Evidence, Verdict
 from serinus.analysis.settings import Margin
 from serinus.api.base import seconds
@@ -44,13 +45,14 @@ class Gauge:
         return arms is None or arms.reader != self.note.get("reader") or arms.age_s > SILENT_S
 
     def mark(self) -> dict[str, Any]:
-        """Return from where a stage counts."""
-        arms = self.snapshot.arms
+        """Return from where a stage counts, and what is slow for the stable version before it."""
+        arms, spec = self.snapshot.arms, self.snapshot.spec
         assert arms is not None  # noqa: S101 - it had requests
-        return {
-            "reader": arms.reader,
-            "mark": {"arms": evidence.dump_counts(arms.evidence), "clean": self.clean, "calls": list(arms.calls)},
-        }
+        assert spec is not None  # noqa: S101 - it says the experiment
+        latency, clean = spec.analysis.latency, self.clean
+        edges = slow_edges(_evidence(clean).stable, 1000 * seconds(latency.floor)) if latency.compare else ()
+        counts = {"arms": evidence.dump_counts(arms.evidence), "clean": clean, "calls": list(arms.calls)}
+        return {"reader": arms.reader, "mark": {**counts, "slow": list(edges)}}
 
     def judged(self, stage: GateStage) -> tuple[CanaryStatus, GateJudgement]:
         """Return the status with the judgement on what was counted since the stage's mark."""
@@ -59,7 +61,8 @@ class Gauge:
         sample, under_fault = self._sample(stage), stage is GateStage.FAULT
         spent = 0 if under_fault else int(note.get("spent", 0))
         settings = settings_of(self.experiment)
-        settings = replace(settings, budget=max(1, settings.budget - spent))
+        edges = tuple(note["mark"].get("slow") or ()) if under_fault else ()
+        settings = replace(settings, budget=max(1, settings.budget - spent), slow_edges=edges)
         judgement = judge_gate(settings, sample, note.get("gate") or {})
         seen = [moves.metric_status(finding) for finding in judgement.findings]
         known = {metric.name for metric in seen}
