@@ -1,7 +1,9 @@
-"""`make demo`: a good release is promoted and a bad one rolled back, in a real cluster, on live traffic.
+"""`make demo`: a good release is promoted and two others are rolled back, in a real cluster, on live traffic.
+
+One of these fails requests; the other is healthy, but does not survive the failure of what it calls.
 
 KEEP=1 leaves everything up; KUBECONFIG=… uses that cluster. The exit status is 0 only if the good release was promoted,
-the bad one was rolled back, and no request failed because of the mesh.
+the others were rolled back, and no request failed because of the mesh.
 """
 
 import os
@@ -21,6 +23,8 @@ from serinus.api.names import ANNOTATION_INJECTED
 MANIFESTS = CHECKOUT / "deploy" / "demo" / "manifests"
 CLUSTER = CHECKOUT / "deploy" / "local" / "cluster.py"
 GOOD, BAD = "localhost/serinus-shop:v2", "localhost/serinus-shop:v3-errors"
+FRAGILE = "localhost/serinus-shop:v5-no-fallback"
+WANTED = ("promoted", "rolled back", "rolled back")
 GENTLY = ("--ignore-not-found", "--timeout=90s")
 SETTLED = ("Ready", "Failed")
 START_LIMIT_S, VERDICT_LIMIT_S = 60.0, 300.0
@@ -109,6 +113,18 @@ def adopt(stage: Stage) -> None:
         stage.wait("Adopting cart", 60, missing)
     if serving(stage) != pods:
         raise Stopped("Adopting cart changed its pods; it must not.")
+
+
+def experiment(stage: Stage) -> None:
+    """Let the Canary make an experiment, which the namespace must allow."""
+    patch = "deploy/demo/manifests/experiment.yaml"
+    commands = (
+        ("annotate", "namespace", "shop", "serinus.dev/faults=allowed", "--overwrite"),
+        ("patch", "canary", "cart", "-n", "shop", "--type=merge", f"--patch-file={patch}"),
+    )
+    for command in commands:
+        stage.kubectl(*command)
+        stage.say(f"$ kubectl {' '.join(command)}", "bold")
 
 
 def get_canary(stage: Stage) -> dict[str, Any]:
@@ -200,7 +216,7 @@ def summarise(stage: Stage, releases: list[Release], whole: dict[str, Any]) -> b
             stage.console.print(f"Why {release.image.rpartition('/')[2]} was rolled back: {release.message}")
     wrong = [
         f"{r.image} was {r.verdict}; it should have been {wanted}: {r.message}"
-        for r, wanted in zip(releases, ("promoted", "rolled back"), strict=True)
+        for r, wanted in zip(releases, WANTED, strict=True)
         if r.verdict != wanted
     ]
     if whole["failed_by_us"]:
@@ -221,7 +237,7 @@ def leave_up(stage: Stage) -> None:
         f"""
 Everything is left up. Try next:
   export KUBECONFIG={stage.kubeconfig} PATH={Path(sys.executable).parent}:$PATH
-  serinus status cart -n shop                                          how the release stands
+  serinus explain cart -n shop                                         what the verdict rests on
   kubectl set image deployment/cart shop=localhost/serinus-shop:v2 -n shop          back to the good version
   kubectl set image deployment/cart shop=localhost/serinus-shop:v4-slow -n shop     a slow one
   serinus watch cart -n shop                                           see it judged
@@ -269,6 +285,9 @@ def main() -> int:
         releases.append(ship(stage, load, GOOD))
         stage.say("A bad version of cart, three answers in ten are errors:")
         releases.append(ship(stage, load, BAD))
+        stage.say("A version of cart that answers well, but has lost its fallback for a stock that fails:")
+        experiment(stage)
+        releases.append(ship(stage, load, FRAGILE))
         passed = summarise(stage, releases, load.report(since))
     except Stopped as error:
         stage.console.print(f"The demo stopped: {error}", style="bold red", markup=False)

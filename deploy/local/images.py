@@ -55,10 +55,11 @@ TARGETS = {
     "proxy": Target("proxy:dev", "proxy", inputs.proxy),
     "prometheus": Target("prometheus:dev", "prometheus", inputs.nothing),
     "shop": _shop("dev"),
-    "shop-v1": _shop("v1"),
-    "shop-v2": _shop("v2"),
+    "shop-v1": _shop("v1", "FALLBACK=true"),
+    "shop-v2": _shop("v2", "FALLBACK=true"),
     "shop-v3-errors": _shop("v3-errors", "ERROR_RATE=0.3"),
     "shop-v4-slow": _shop("v4-slow", "LATENCY=400ms"),
+    "shop-v5-no-fallback": _shop("v5-no-fallback"),
 }
 
 

@@ -85,10 +85,10 @@ class Layout:
         hashed = [
             d for d in index["manifests"] if d.get("annotations", {}).get(REFERENCE, "").rpartition("-")[0] == target
         ]
-        dropped = [d["digest"] for d in hashed[:-keep]]
+        dropped = hashed[:-keep]
         if not dropped:
             return
-        index["manifests"] = [d for d in index["manifests"] if d["digest"] not in dropped]
+        index["manifests"] = [d for d in index["manifests"] if d not in dropped]  # another may have the same digest
         part = self.directory / "index.json.part"
         part.write_text(json.dumps(index))
         part.replace(self.directory / "index.json")

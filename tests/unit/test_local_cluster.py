@@ -221,6 +221,18 @@ def test_the_newest_two_images_of_a_target_are_kept_and_other_targets_left_alone
     assert (built.directory / "blobs" / "sha256" / "base").exists()
 
 
+def test_an_image_that_came_out_as_an_older_one_is_kept_when_that_is_forgotten(built):
+    index = json.loads((built.directory / "index.json").read_text())
+    index["manifests"][2]["digest"] = index["manifests"][0]["digest"]
+    (built.directory / "index.json").write_text(json.dumps(index))
+
+    built.forget_older("shop")
+
+    assert [built.has(name) for name in ("shop-1", "shop-2", "shop-3")] == [False, True, True]
+    assert built.blobs("shop-3")
+    assert (built.directory / "blobs" / "sha256" / "mshop-1").exists()
+
+
 @pytest.mark.parametrize(
     ("done", "elapsed_s", "words"),
     [

@@ -5,19 +5,22 @@ at 10, 100 and 1000 requests a second, with 20, 5 and 1 % of them for each of th
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
 import numpy as np
 
 from serinus.analysis.faultgate import judge_gate
 from serinus.analysis.gatemodel import Ending, GateSample, GateSettings, GateStage
-from serinus.analysis.model import Counts, Evidence, Verdict
+from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence, Verdict
 from serinus.simulation.bars import Bar, share_bar
 
 SCRAPE_S = 2.0
 LOADS = ((10.0, 0.20), (100.0, 0.05), (1000.0, 0.01))
 """Requests a second, and the share of them that each group gets."""
+_FAST, _SLOW = LATENCY_EDGES_MS.index(10.0), LATENCY_EDGES_MS.index(2500.0)
+_EDGES = tuple(LATENCY_EDGES_MS.index(edge) for edge in (25.0, 100.0, 500.0, 2500.0))
+"""What ``slow_edges`` gives for a service that answers within 10 ms."""
 _EQUAL_FAILED, _BIG_MISSED, _ODD_MISSED = 0.01, 0.01, 0.05
 
 
@@ -25,7 +28,8 @@ _EQUAL_FAILED, _BIG_MISSED, _ODD_MISSED = 0.01, 0.01, 0.05
 class Pair:
     """What both versions do under the fault: shares of failed requests, calls for each request, and shares after it.
 
-    ``kind`` is ``equal``, ``big`` (must be found), ``odd`` (a storm of retries, or no recovery) or ``between``.
+    ``kind`` is ``equal``, ``big`` (must be found), ``odd`` (a storm of retries, slow answers, or no recovery) or
+    ``between``. ``slow`` are shares of answers that take between one and two and a half seconds.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Pair:
     kind: str
     calls: tuple[float, float] = (1.0, 1.0)
     after: tuple[float, float] = (0.002, 0.002)
+    slow: tuple[float, float] = (0.002, 0.002)
 
 
 def _pair(stable: float, candidate: float, kind: str) -> Pair:
@@ -53,6 +58,8 @@ PAIRS = (
     _pair(0.30, 0.45, "between"),
     _pair(0.30, 0.90, "big"),
     Pair("storm of retries", 0.002, 0.002, "odd", calls=(3.0, 1.0)),
+    Pair("slow answers", 0.002, 0.002, "odd", slow=(0.30, 0.002)),
+    Pair("slow answers of both", 0.002, 0.002, "equal", slow=(0.30, 0.30)),
     Pair("no recovery", 0.002, 0.002, "odd", after=(0.30, 0.002)),
     Pair("no recovery of either", 0.002, 0.002, "equal", after=(0.30, 0.30)),
 )
@@ -89,11 +96,12 @@ def cells(runs: int, seed: int, pairs: Iterable[Pair] = PAIRS) -> Iterator[PairC
 
 
 def _play(cell: PairCell, rate: float, rng: np.random.Generator) -> None:
-    settings, pair = GateSettings(), cell.pair
+    settings, pair = GateSettings(slow_edges=_EDGES), cell.pair
     verdict, ending, took_s, spent = _stage(settings, GateStage.FAULT, (pair.candidate, pair.stable), pair, rate, rng)
     if verdict is Verdict.SAFE:
-        verdict, ending, more_s, _ = _stage(settings, GateStage.RECOVERY, pair.after, pair, rate, rng)
-        took_s += more_s
+        left = replace(settings, budget=max(1, settings.budget - spent), slow_edges=())
+        verdict, ending, more_s, more = _stage(left, GateStage.RECOVERY, pair.after, pair, rate, rng)
+        took_s, spent = took_s + more_s, spent + more
     cell.failed += verdict is Verdict.HARM
     cell.passed += verdict is Verdict.SAFE
     cell.budget += ending is Ending.BUDGET
@@ -111,7 +119,7 @@ def _stage(
     rng: np.random.Generator,
 ) -> tuple[Verdict, Ending, float, int]:
     """Return how a stage ends: verdict, ending, seconds, failed requests of both groups."""
-    requests, failures, calls = [0, 0], [0, 0], [0, 0]
+    requests, failures, slow, calls = [0, 0], [0, 0], [0, 0], [0, 0]
     state: dict[str, object] = {}
     at_s = 0.0
     while True:
@@ -121,12 +129,19 @@ def _stage(
             requests[arm] += new
             failures[arm] += int(rng.binomial(new, shares[arm]))
             calls[arm] += int(rng.poisson(new * pair.calls[arm]))
-        arms = Evidence(*(Counts(of, bad) for of, bad in zip(requests, failures, strict=True)))
+            slow[arm] += int(rng.binomial(new, pair.slow[arm]))
+        arms = Evidence(*map(_counts, requests, failures, slow))
         sample = GateSample(stage, arms, calls=(calls[0], calls[1]), at_s=at_s)
         judgement = judge_gate(settings, sample, state)
         state = judgement.state
         if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE:
             return judgement.verdict, judgement.ending, at_s, judgement.spent
+
+
+def _counts(requests: int, failures: int, slow: int) -> Counts:
+    buckets = [0] * (len(LATENCY_EDGES_MS) + 1)
+    buckets[_FAST], buckets[_SLOW] = requests - slow, slow
+    return Counts(requests, failures, tuple(buckets))
 
 
 def pair_bars(found: Iterable[PairCell]) -> list[Bar]:
@@ -142,7 +157,7 @@ def pair_bars(found: Iterable[PairCell]) -> list[Bar]:
     return [
         share_bar(of("equal"), _EQUAL_FAILED, "Equal versions failed by the fault gate ≤ 1 % in every pair"),
         share_bar(of("big"), _BIG_MISSED, "Versions that cope much worse not failed ≤ 1 % in every pair"),
-        share_bar(of("odd"), _ODD_MISSED, "Storms of retries and lack of recovery not failed ≤ 5 %"),
+        share_bar(of("odd"), _ODD_MISSED, "Storms of retries, slow answers and lack of recovery not failed ≤ 5 %"),
     ]
 
 
