@@ -1,5 +1,6 @@
 """The fault gate: releases that are healthy, and survive the failure of what they call no worse, or worse."""
 
+import re
 import time
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gat
     assert report["failed_by_us"] == 0
     assert report["bad_answers"] <= found["budget"] + 50
     eventually(lambda: not app.leftovers(), "nothing is left", 60)
+    run = status["run"]["id"]
+    assert (
+        "experiment stock-fails: failed, risked 200"
+        in app.cluster.serinus("history", "web", "-n", app.namespace).stdout
+    )
+    replayed = app.cluster.serinus("replay", "web", run, "-n", app.namespace).stdout
+    assert re.search(r"The same, from \d+ samples: Failed", replayed), replayed
+    page = app.cluster.serinus("history", "web", run, "-n", app.namespace, "-o", "html").stdout
+    assert "stock-fails" in page
+    assert "risked 200" in page
 
 
 @pytest.mark.acceptance(43)
@@ -63,6 +74,29 @@ def test_a_service_that_is_fragile_in_both_versions_is_not_blamed_on_the_candida
     eventually(lambda: injected(app), "the fault is injected", 120)
     app.wait_promoted("v2", within_s=240)
     assert last(app)["verdict"] in ("Passed", "Inconclusive"), last(app)
+
+
+def test_a_candidate_that_waits_too_long_for_what_it_calls_is_stopped_by_its_slow_answers(app: App) -> None:
+    called = {"STOCK_URL": "http://stock", "FALLBACK": "true"}
+    app.create(rate=200, behind=("stock",), CALL_TIMEOUT="200ms", **called)
+    allow(app)
+    roomy = {"promise": {"ratio": 3, "points": 10}, "tolerances": [{"ratio": 4, "points": 20}]}
+    slow = experiment(name="stock-is-slow", abort=None, delay="1500ms")
+    app.adopt(
+        {"weight": 40, "for": "2s"},
+        {"fault": "stock-is-slow"},
+        faults=[{key: value for key, value in slow.items() if value is not None}],
+        analysis={"latency": {"compare": True, "floor": "250ms", **roomy}},
+    )
+    app.ship("v2", CALL_TIMEOUT="5s", **called)
+    status = app.wait_phase("Failed", within_s=150)
+    assert status["run"]["cause"] == "FaultGate", status["message"]
+    found = last(app)
+    assert found["verdict"] == "Failed"
+    slow = next(metric for metric in found["metrics"] if metric["name"] == "slow")
+    assert slow["bad"] > 0.5 * slow["requests"] > 0
+    assert slow["stableBad"] < 0.1 * slow["stableRequests"]
+    assert "of the candidate's answers took longer than" in found["message"]
 
 
 @pytest.mark.acceptance(46)
