@@ -258,3 +258,10 @@ def test_equal_arms_are_slow_by_chance_in_no_more_than_their_part_of_alpha(share
         tests.take(Block(zero, n_c, zero, n_b, slow_c, n_c, slow_b, n_b, n_c, n_b))
         failed |= tests.harm(SLOW) >= settings.threshold(SLOW)
     assert failed.sum() <= settings.alpha * STAKES[SLOW] * runs + 3
+
+
+def test_what_fails_anyway_is_not_charged_to_the_budget() -> None:
+    arms, before = Evidence(counts(1000, 60), counts(1000, 50)), Evidence(counts(400, 20), counts(4000, 200))
+    assert GateSample(GateStage.FAULT, arms).spent == 110
+    assert GateSample(GateStage.FAULT, arms, before=before).spent == 10
+    assert GateSample(GateStage.FAULT, Evidence(counts(1000, 10), counts(1000, 0)), before=before).spent == 0

@@ -55,8 +55,7 @@ def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]
     difference = _difference(sample)
     verdict, ending, message = _verdict(settings, sample, tests, found, difference)
     kept = {"tests": tests.dump(), "taken": taken, "at_s": at_s}
-    spent = sample.arms.candidate.failures + sample.arms.stable.failures
-    return GateJudgement(verdict, message, ending, tuple(found.values()), difference, spent, kept)
+    return GateJudgement(verdict, message, ending, tuple(found.values()), difference, sample.spent, kept)
 
 
 def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, list[int]]:
@@ -118,8 +117,7 @@ def _not_by_fault(
     """What is worse without the fault as well is the main test's to judge, not the gate's."""
     alone = f", by the fault alone by {difference[0]:+.2g} points" if difference else ""
     message = f"{harmful.message}; but without the fault the candidate may be as much worse{alone}"
-    spent = sample.arms.candidate.failures + sample.arms.stable.failures
-    over = sample.at_s >= settings.longest_s or spent >= settings.budget
+    over = sample.at_s >= settings.longest_s or sample.spent >= settings.budget
     return Verdict.UNDECIDED, Ending.NOT_BY_FAULT if over else Ending.NONE, message
 
 
@@ -137,7 +135,7 @@ def _suspicious(settings: GateSettings, tests: GateTests) -> bool:
 
 def _over(settings: GateSettings, sample: GateSample) -> Ending:
     fewest = min(sample.arms.candidate.requests, sample.arms.stable.requests)
-    if sample.arms.candidate.failures + sample.arms.stable.failures >= settings.budget:
+    if sample.spent >= settings.budget:
         return Ending.BUDGET
     if sample.at_s >= settings.longest_s:
         return Ending.TIME if fewest >= _NEEDED else Ending.NO_TRAFFIC
@@ -147,8 +145,7 @@ def _over(settings: GateSettings, sample: GateSample) -> Ending:
 def _words(settings: GateSettings, sample: GateSample, ending: Ending, name: str, found: dict[str, Finding]) -> str:
     seen = found[name].message
     if ending is Ending.BUDGET:
-        spent = sample.arms.candidate.failures + sample.arms.stable.failures
-        return f"{spent:,} requests failed, {settings.budget:,} were risked; {seen}"
+        return f"{sample.spent:,} requests failed, {settings.budget:,} were risked; {seen}"
     if ending is Ending.TIME:
         return f"{settings.longest_s:g} s did not suffice to tell; {seen}"
     if ending is Ending.NO_TRAFFIC:
@@ -162,7 +159,7 @@ def _recovered(
 ) -> tuple[Verdict, Ending, str]:
     """Whether both arms are alike again: nothing has shown a difference in the time that is given to it."""
     seen = found[RECOVERY].message
-    if sample.arms.candidate.failures + sample.arms.stable.failures >= settings.budget:
+    if sample.spent >= settings.budget:
         return Verdict.UNDECIDED, Ending.BUDGET, _words(settings, sample, Ending.BUDGET, RECOVERY, found)
     fewest = min(sample.arms.candidate.requests, sample.arms.stable.requests)
     if sample.at_s < settings.recovery_s:

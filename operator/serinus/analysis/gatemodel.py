@@ -1,6 +1,6 @@
 """What the fault gate is given and gives: settings, counts of both arms, and the judgement. Loads nothing large."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import log
 from typing import Any
@@ -11,6 +11,9 @@ from serinus.analysis.settings import Margin
 ERRORS, SLOW, CALLS, RECOVERY = "errors", "slow", "calls", "recovery"
 STAKES = {ERRORS: 0.85, SLOW: 0.05, CALLS: 0.05, RECOVERY: 0.05}
 """How ``alpha`` is divided: most of it goes to what the gate is for."""
+
+_RESERVE = 20
+"""One of so many requests of the budget are kept for the recovery, beyond the budget where need be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,13 @@ class GateSettings:
     """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
     suspicion: float = 4.0
     """Evidence for harm, as a factor, at which nothing passes yet."""
+
+    def for_recovery(self, spent: int) -> "GateSettings":
+        """Return what is left for the time after a fault that cost ``spent`` requests: no latency, and a small reserve.
+
+        Without a reserve, a service that is fragile in both versions would be stopped there by a few failures.
+        """
+        return replace(self, budget=max(-(-self.budget // _RESERVE), self.budget - spent), slow_edges=())
 
     @property
     def slow(self) -> tuple[str, ...]:
@@ -83,13 +93,22 @@ class GateSample:
     calls: tuple[int, int] = (0, 0)
     at_s: float = 0.0
 
+    @property
+    def spent(self) -> int:
+        """Failed requests of both arms, without as many as fail anyway: by each version's share before the fault."""
+        failed = self.arms.candidate.failures + self.arms.stable.failures
+        pairs = (self.arms.candidate, self.before.candidate), (self.arms.stable, self.before.stable)
+        usual = sum(arm.requests * before.failures / before.requests for arm, before in pairs if before.requests)
+        return max(0, failed - round(usual))
+
 
 @dataclass(frozen=True, slots=True)
 class GateJudgement:
     """HARM: the candidate copes worse; SAFE: it copes no worse, or has recovered as well; with what that rests on.
 
     ``difference`` is by how many percentage points more the candidate lost by the fault than stable did: estimate, and
-    bounds that hold at all times at once with about 95 %. ``spent`` are the failed requests of both arms.
+    bounds that hold at all times at once with about 95 %. ``spent`` are failed requests of both arms
+    (``GateSample.spent``).
     """
 
     verdict: Verdict

@@ -118,7 +118,8 @@ class Experiment(Strict):
     share: Annotated[int, Field(ge=1, le=10)] = 5
     """Share of the requests that each of the two groups gets, in percent."""
     budget: Annotated[int, Field(ge=1, le=1_000_000)] = 200
-    """How many failed requests of both groups together are risked; then the experiment ends without a verdict."""
+    """How many failed requests of both groups together are risked; then the experiment ends without a verdict. As many
+    as fail anyway, by the versions' shares before the fault, do not count."""
     promise: Line | None = None
     """Beyond this line the candidate copes worse. Without it: 1.2 times stable's share of failed requests and 1 point,
     both under the fault."""

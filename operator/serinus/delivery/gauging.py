@@ -60,9 +60,8 @@ class Gauge:
         assert run is not None  # noqa: S101 - a phase of a run
         sample, under_fault = self._sample(stage), stage is GateStage.FAULT
         spent = 0 if under_fault else int(note.get("spent", 0))
-        settings = settings_of(self.experiment)
-        edges = tuple(note["mark"].get("slow") or ()) if under_fault else ()
-        settings = replace(settings, budget=max(1, settings.budget - spent), slow_edges=edges)
+        settings = replace(settings_of(self.experiment), slow_edges=tuple(note["mark"].get("slow") or ()))
+        settings = settings if under_fault else settings.for_recovery(spent)
         judgement = judge_gate(settings, sample, note.get("gate") or {})
         seen = [moves.metric_status(finding) for finding in judgement.findings]
         known = {metric.name for metric in seen}

@@ -5,7 +5,7 @@ at 10, 100 and 1000 requests a second, with 20, 5 and 1 % of them for each of th
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean, median
 
 import numpy as np
@@ -21,6 +21,8 @@ LOADS = ((10.0, 0.20), (100.0, 0.05), (1000.0, 0.01))
 _FAST, _SLOW = LATENCY_EDGES_MS.index(10.0), LATENCY_EDGES_MS.index(2500.0)
 _EDGES = tuple(LATENCY_EDGES_MS.index(edge) for edge in (25.0, 100.0, 500.0, 2500.0))
 """What ``slow_edges`` gives for a service that answers within 10 ms."""
+_BEFORE = Evidence(Counts(500, 1), Counts(5000, 10))
+"""What both versions did before the fault: 0.2 % of their requests failed."""
 _EQUAL_FAILED, _BIG_MISSED, _ODD_MISSED = 0.01, 0.01, 0.05
 
 
@@ -99,7 +101,7 @@ def _play(cell: PairCell, rate: float, rng: np.random.Generator) -> None:
     settings, pair = GateSettings(slow_edges=_EDGES), cell.pair
     verdict, ending, took_s, spent = _stage(settings, GateStage.FAULT, (pair.candidate, pair.stable), pair, rate, rng)
     if verdict is Verdict.SAFE:
-        left = replace(settings, budget=max(1, settings.budget - spent), slow_edges=())
+        left = settings.for_recovery(spent)
         verdict, ending, more_s, more = _stage(left, GateStage.RECOVERY, pair.after, pair, rate, rng)
         took_s, spent = took_s + more_s, spent + more
     cell.failed += verdict is Verdict.HARM
@@ -131,7 +133,7 @@ def _stage(
             calls[arm] += int(rng.poisson(new * pair.calls[arm]))
             slow[arm] += int(rng.binomial(new, pair.slow[arm]))
         arms = Evidence(*map(_counts, requests, failures, slow))
-        sample = GateSample(stage, arms, calls=(calls[0], calls[1]), at_s=at_s)
+        sample = GateSample(stage, arms, before=_BEFORE, calls=(calls[0], calls[1]), at_s=at_s)
         judgement = judge_gate(settings, sample, state)
         state = judgement.state
         if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE:
