@@ -34,7 +34,11 @@ def test_the_examples_are_traffic_models(example: Path) -> None:
 
 def test_one_example_is_good_and_one_has_a_defect() -> None:
     models = {path.stem: load_traffic(path.read_text(), path.parent) for path in EXAMPLES}
-    assert {name: bool(model.defects) for name, model in models.items()} == {"steady": False, "leak": True}
+    assert {name: bool(model.defects) for name, model in models.items()} == {
+        "steady": False,
+        "leak": True,
+        "fallback-lost": False,
+    }
 
 
 @pytest.mark.parametrize(

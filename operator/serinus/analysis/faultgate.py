@@ -115,7 +115,7 @@ def _not_by_fault(
     settings: GateSettings, sample: GateSample, harmful: Finding, difference: tuple[float, float, float] | None
 ) -> tuple[Verdict, Ending, str]:
     """What is worse without the fault as well is the main test's to judge, not the gate's."""
-    alone = f", by the fault alone by {difference[0]:+.2g} points" if difference else ""
+    alone = f", by the fault alone by {difference[0]:+.3g} points" if difference else ""
     message = f"{harmful.message}; but without the fault the candidate may be as much worse{alone}"
     over = sample.at_s >= settings.longest_s or sample.spent >= settings.budget
     return Verdict.UNDECIDED, Ending.NOT_BY_FAULT if over else Ending.NONE, message

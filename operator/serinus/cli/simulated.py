@@ -18,7 +18,7 @@ from rich.text import Text
 from serinus.analysis.words import count
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec
-from serinus.cli import lint
+from serinus.cli import lint, verdict_page
 from serinus.cli.session import Exit, Stop
 from serinus.simulation.page import page
 from serinus.simulation.release import Ending, Release, simulate
@@ -70,10 +70,12 @@ def simulated(order: Order, output: str, file: str, processes: int) -> int:
         Stop: a file cannot be read or written, or has a problem; the sentences say what to write instead.
     """
     subject, model = read_canary(order.canary), read_traffic(order.traffic)
+    _must_fit(order, subject.spec, model)
     releases = _played(order, subject, model, processes)
     title = f"Canary {subject.name} under {Path(order.traffic).name}"
     if output == "html":
-        _write(page(title, releases, subject.notes), file)
+        experiments = [verdict_page.page_of(each, ended=True) for each in releases[0].experiments]
+        _write(page(title, releases, subject.notes, experiments), file)
     elif output == "json":
         result = document(releases[0]) if order.runs == 1 else documents(releases)
         about: dict[str, Any] = {"canary": subject.name, "traffic": order.traffic, "leftOut": list(subject.left_out)}
@@ -121,6 +123,16 @@ def read_traffic(path: str) -> TrafficModel:
         return load_traffic(text, Path(path).parent)
     except ValueError as problem:
         raise Stop("\n".join(f"{path}: {line}" for line in str(problem).splitlines()), Exit.REFUSED) from problem
+
+
+def _must_fit(order: Order, spec: CanarySpec, model: TrafficModel) -> None:
+    """Raise Stop where the traffic model tells of an experiment that the Canary does not have."""
+    known = [each.name for each in spec.faults]
+    for index, each in enumerate(model.faults):
+        if each.experiment is not None and each.experiment not in known:
+            instead = f"write one of {', '.join(known)}" if known else "it has none, so leave the entry out"
+            wrong = f'the Canary has no experiment "{each.experiment}"; {instead}'
+            raise Stop(f"{order.traffic}: faults[{index}].experiment: {wrong}", Exit.REFUSED)
 
 
 def _played(order: Order, subject: Subject, model: TrafficModel, processes: int) -> list[Release]:
@@ -174,6 +186,7 @@ def _show_one(console: Console, release: Release) -> None:
             words = f"evidence for harm {metric.harm:.0f} %, for safety {metric.safe:.0f} %"
             table.add_row(metric.name, Text(f"{metric.verdict}: {words}"))
     console.print(table)
+    console.print(verdict_page.experiments(release.experiments, ended=True), end="", soft_wrap=True)
 
 
 def _verdict(release: Release) -> Text:

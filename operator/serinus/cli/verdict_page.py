@@ -66,7 +66,7 @@ def page_of(each: ExperimentStatus, *, ended: bool = False) -> Page:
     difference = ""
     if len(each.difference) == 3:
         middle, low, high = each.difference
-        difference = f"lost by the fault, more than stable: {middle:+.2g} points ({low:+.2g} to {high:+.2g})"
+        difference = f"lost by the fault, more than stable: {middle:+.3g} points ({low:+.3g} to {high:+.3g})"
     return Page(
         each.name,
         each.what,

@@ -6,7 +6,8 @@ from itertools import pairwise
 from math import ceil
 
 from serinus.api.status import Reason
-from serinus.simulation.release import Arm, Moment, Release
+from serinus.simulation.counter import Arm
+from serinus.simulation.release import Moment, Release
 
 _STEPS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
 _MOST_TICKS = 8

@@ -12,9 +12,10 @@ from serinus.api.canary import CanarySpec
 from serinus.api.names import LABEL_HASH
 from serinus.api.release import CanaryStatus
 from serinus.delivery.finishing import REVISION_NUMBER
-from serinus.delivery.model import Mesh, Meta, Pod, ReplicaSet, Service, Snapshot, Target, Totals
+from serinus.delivery.model import ArmTotals, Mesh, Meta, Pod, ReplicaSet, Service, Snapshot, Target, Totals
 from serinus.delivery.project import Desired, Route
 from serinus.delivery.revision import adopted_template, revision_of
+from serinus.simulation.groups import GroupPods
 
 _CANARY_UID, _TARGET_UID = "canary", "deployment"
 _ALL = 100.0
@@ -72,6 +73,7 @@ class Cluster:
         self._twin: ReplicaSet | None = None
         self._pods: list[_CandidatePod] = []
         self._started = 0
+        self.groups = GroupPods()
         self._published = self._held = Route()
         self._taken_s = inf
         self._settled_s = inf
@@ -83,13 +85,18 @@ class Cluster:
             return _ALL
         return float(self._held.weight) if self._held.pod_hash else 0.0
 
+    @property
+    def arms_pct(self) -> float:
+        """Which share of the requests each of an experiment's two groups gets, in percent."""
+        return float(self._held.arms_pct) if all(self._held.arms) else 0.0
+
     def ready(self, now_s: float) -> int:
         """Return how many of the candidate's pods are ready."""
         return sum(pod.ready_s <= now_s for pod in self._pods)
 
     def next_change_s(self, now_s: float) -> float:
         """Return when something changes by itself; infinity when nothing does."""
-        coming = [self._taken_s, self._settled_s, *(pod.ready_s for pod in self._pods)]
+        coming = [self._taken_s, self._settled_s, *(pod.ready_s for pod in self._pods), *self.groups.ready_s.values()]
         return min((at for at in coming if at > now_s), default=inf)
 
     def advance(self, now_s: float) -> None:
@@ -97,8 +104,15 @@ class Cluster:
         if self._taken_s <= now_s:
             self._held, self._taken_s = self._published, inf
 
-    def snapshot(self, status: CanaryStatus, totals: Totals, now_s: float) -> Snapshot:
-        """Return what the operator sees."""
+    def snapshot(self, status: CanaryStatus, totals: Totals, arms: ArmTotals, now_s: float) -> Snapshot:
+        """Return what the operator sees.
+
+        Args:
+            status: as it was written last.
+            totals: what was counted of both versions.
+            arms: what was counted of an experiment's two groups.
+            now_s: when it looks.
+        """
         native = self._settled_s <= now_s
         return Snapshot(
             meta=self._meta,
@@ -106,26 +120,35 @@ class Cluster:
             spec=self._spec,
             target=replace(self._target, settled=True) if native else self._target,
             service=self._service,
-            replicasets=(self._stable, *((self._twin,) if self._twin else ())),
-            pods=(*_serving(self._stable), *self._candidates(now_s)),
+            replicasets=(self._stable, *((self._twin,) if self._twin else ()), *self.groups.sets.values()),
+            pods=(*_serving(self._stable), *self._candidates(now_s), *self.groups.pods(now_s)),
             mesh=Mesh(
                 weight=self._published.weight,
                 candidates=self.ready(now_s),
                 shifted=self._published.shifted,
+                arms=self.groups.ready(now_s) if all(self._published.arms) else 0,
+                arms_pct=self._published.arms_pct,
                 connected=1,
                 acknowledged=int(self._held == self._published),
             ),
             totals=totals,
+            arms=arms,
+            dependency=self.groups.dependency,
         )
 
     def obey(self, desired: Desired, now_s: float) -> bool:
         """Do what is wanted; return whether that changed anything but routes, which take their time."""
-        before = self._twin, self._target, [(pod.gate_open, pod.tracked) for pod in self._pods]
+        before = self._state()
         if desired.route is not None and desired.route != self._published:
             self._published, self._taken_s = desired.route, _moment(now_s + self._delays.sidecar_s)
         for body in desired.create:
-            if body["kind"] == "ReplicaSet" and self._twin is None:
+            if body["kind"] != "ReplicaSet":
+                continue
+            if desired.trial and body["spec"]["selector"]["matchLabels"][LABEL_HASH] in desired.trial.arms:
+                self.groups.create(body, _CANARY_UID, _moment(now_s + self._delays.pod_s))
+            elif self._twin is None:
                 self._twin = _twin(body)
+        self.groups.trial = desired.trial
         for replicaset, size in desired.scale:
             self._twin = replace(replicaset, replicas=size, pods=size)
         for pod in self._pods:
@@ -135,10 +158,16 @@ class Cluster:
             self._adopt(desired.adopt)
         if desired.release:
             self._release(now_s)
-        if desired.delete:
-            self._twin = None
+        for replicaset in desired.delete:
+            self.groups.delete(replicaset.pod_hash)
+            self._twin = None if self._twin and self._twin.pod_hash == replicaset.pod_hash else self._twin
         self._resize(now_s)
-        return before != (self._twin, self._target, [(pod.gate_open, pod.tracked) for pod in self._pods])
+        return before != self._state()
+
+    def _state(self) -> tuple[object, ...]:
+        """Return what tells whether anything was changed."""
+        gates = [(pod.gate_open, pod.tracked) for pod in self._pods]
+        return self._twin, self._target, gates, tuple(self.groups.sets), self.groups.trial
 
     def _adopt(self, manifest: dict[str, Any]) -> None:
         """Let the Deployment take the candidate's ReplicaSet for its newest; the older pods leave."""

@@ -4,7 +4,7 @@ The operator looks when it wants to, and when something changes in the cluster; 
 answered, and every two seconds the callers' counters are read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,17 +12,19 @@ from math import inf
 
 import numpy as np
 
-from serinus.analysis.model import Counts, Evidence
 from serinus.api.canary import CanarySpec
-from serinus.api.release import CanaryStatus, MetricStatus, Phase, Promoted
+from serinus.api.release import CanaryStatus, ExperimentStatus, MetricStatus, Phase, Promoted
 from serinus.api.status import Reason
+from serinus.delivery import plan
 from serinus.delivery.decide import decide
-from serinus.delivery.model import Decision, Totals, stamp
+from serinus.delivery.model import Decision, stamp
 from serinus.delivery.moves import TICK_S
 from serinus.delivery.project import project
 from serinus.simulation.cluster import Cluster, Delays
+from serinus.simulation.coping import Failing, failing
+from serinus.simulation.counter import Arm, Counter
 from serinus.simulation.traffic import TrafficModel
-from serinus.simulation.world import ArmCounts, Tick, World
+from serinus.simulation.world import World
 
 HORIZON_S = 7200.0
 """How long a release is followed."""
@@ -39,14 +41,6 @@ class Ending(StrEnum):
     PROMOTED = "Promoted"
     ROLLED_BACK = "RolledBack"
     UNDECIDED = "Undecided"
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """What the scrapes saw of one version in one tick."""
-
-    requests: int = 0
-    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +91,7 @@ class Release:
     metrics: tuple[MetricStatus, ...]
     moments: tuple[Moment, ...]
     happenings: tuple[Happening, ...]
+    experiments: tuple[ExperimentStatus, ...] = ()
 
 
 def simulate(
@@ -112,7 +107,7 @@ def simulate(
     """Return how a release goes: from the held template to its end, or to the horizon.
 
     Args:
-        spec: the Canary. No query of its users' metrics is answered, and none of its experiments is made.
+        spec: the Canary. No query of its users' metrics is answered.
         model: the service; its ``pods.stable`` are the Deployment's replicas.
         seed: another one gives another history of the same world.
         name: of the Canary, as it stands in messages.
@@ -120,57 +115,10 @@ def simulate(
         history_s: how long the stable version had been called before, in seconds.
         delays: how long the cluster takes for things.
     """
-    play = _Play(_without_experiments(spec), model, seed, name, horizon_s, delays or Delays())
+    play = _Play(spec, model, seed, name, horizon_s, delays or Delays())
     play.learn(history_s)
     play.run()
     return play.release()
-
-
-def _without_experiments(spec: CanarySpec) -> CanarySpec:
-    steps = [step for step in spec.strategy.steps or [] if step.fault is None]
-    strategy = spec.strategy.model_copy(update={"steps": steps or None})
-    return spec.model_copy(update={"faults": [], "strategy": strategy})
-
-
-class _Counter:
-    """Adds ticks up to what the evidence reader would have reached."""
-
-    def __init__(self, stable_pods: int) -> None:
-        self._stable_pods = stable_pods
-        self._before = Counts()
-        self._total = Evidence()
-        self._halves = ((0, 0), (0, 0))
-        self.failures = 0
-
-    def learn(self, history: Iterator[Tick]) -> None:
-        """Take in what the stable version did before the run."""
-        for tick in history:
-            for half in tick.stable:
-                self._before += _counts(half)
-
-    def take(self, tick: Tick) -> tuple[Arm, Arm]:
-        """Add a tick; return what was new of candidate and stable."""
-        candidate, (one, two) = _counts(tick.candidate), (_counts(half) for half in tick.stable)
-        stable = one + two
-        self._total = Evidence(self._total.candidate + candidate, self._total.stable + stable)
-        (tries_1, bad_1), (tries_2, bad_2) = self._halves
-        self._halves = (
-            (tries_1 + one.requests, bad_1 + one.failures),
-            (tries_2 + two.requests, bad_2 + two.failures),
-        )
-        self.failures += candidate.failures + stable.failures
-        return Arm(candidate.requests, candidate.failures), Arm(stable.requests, stable.failures)
-
-    def totals(self, age_s: float) -> Totals:
-        return Totals(
-            "simulation",
-            self._total,
-            callers=1,
-            halves=self._halves,
-            before=self._before,
-            stable_pods=self._stable_pods if self._total.stable.requests else 0,
-            age_s=age_s,
-        )
 
 
 class _Play:
@@ -184,7 +132,8 @@ class _Play:
         self._horizon_s = horizon_s
         self._cluster = Cluster(spec, model.pods.stable, name, delays)
         self._world = World(model, 1, seed, TICK_S)
-        self._counter = _Counter(model.pods.stable)
+        self._counter = Counter(model.pods.stable, seed)
+        self._spec = spec
         stable = Promoted(revision=self._cluster.stable_revision, at=stamp(_at(-HISTORY_S)))
         self._status = CanaryStatus(phase=Phase.READY, stable=stable)
         self._now_s = 0.0
@@ -220,7 +169,9 @@ class _Play:
     def _look(self) -> float:
         """Let the operator look once, and do what it decides; return when it looks again."""
         now_s = self._now_s
-        snapshot = self._cluster.snapshot(self._status, self._counter.totals(now_s - self._world.now_s), now_s)
+        age_s = now_s - self._world.now_s
+        totals, arms = self._counter.totals(age_s), self._counter.arms(age_s)
+        snapshot = self._cluster.snapshot(self._status, totals, arms, now_s)
         decision = decide(snapshot, _at(now_s))
         before, self._status = self._status, decision.status
         changed = self._cluster.obey(project(replace(snapshot, status=decision.status)), now_s)
@@ -271,12 +222,19 @@ class _Play:
     def _scrape(self, watched: bool) -> None:
         weight_pct = min(self._requests_s / TICK_S, 100.0)
         self._requests_s = 0.0
-        tick = self._world.tick(np.array([weight_pct]), self._cluster.ready(self._now_s))
+        tick = self._world.tick(np.array([weight_pct]), self._cluster.ready(self._now_s), self._cluster.arms_pct)
         self._hurt += float(tick.hurt[0])
         if watched:
-            candidate, stable = self._counter.take(tick)
+            injected = self._cluster.groups.injected
+            candidate, stable = self._counter.take(tick, TICK_S, self._failing(), injected=injected)
             weight = round(weight_pct, 3)
             self._moments.append(Moment(self._now_s, weight, str(self._status.phase), candidate, stable))
+
+    def _failing(self) -> Failing | None:
+        """Return what happens where the experiment that is under way lets calls fail."""
+        run = self._status.run
+        found = plan.experiment_at(self._spec, run.step) if run and run.stage in plan.EXPERIMENT else None
+        return failing(self._model.faults, found[0].name) if found else None
 
     def release(self) -> Release:
         """Return how it went."""
@@ -294,12 +252,9 @@ class _Play:
             metrics=tuple(run.metrics) if run else (),
             moments=tuple(self._moments),
             happenings=tuple(self._happenings),
+            experiments=tuple(run.experiments) if run else (),
         )
 
 
 def _at(second: float) -> datetime:
     return _BEGIN + timedelta(seconds=second)
-
-
-def _counts(arm: ArmCounts) -> Counts:
-    return Counts(int(arm.requests[0]), int(arm.failures[0]), tuple(arm.buckets[:, 0].tolist()))

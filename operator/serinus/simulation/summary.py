@@ -99,6 +99,10 @@ def document(release: Release) -> dict[str, Any]:
             metric.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
             for metric in release.metrics
         ],
+        "experiments": [
+            each.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+            for each in release.experiments
+        ],
         "events": [
             {"second": _rounded(each.second), "reason": each.reason.value, "message": each.message}
             for each in release.happenings

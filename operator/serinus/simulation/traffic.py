@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from serinus.api.base import Strict, seconds
 from serinus.api.checking import parse_live, problems
+from serinus.simulation.coping import Failing
 from serinus.simulation.fields import Percent, PerSecond, Sigma, Slowing, SomeTime
 from serinus.simulation.series import Change, ErrorChange, RateChange, Series, values_of
 from serinus.simulation.trouble import Defect, Noise
@@ -158,6 +159,17 @@ class TrafficModel(Strict):
     """What disturbs the measurement and is nobody's fault."""
     defects: list[Defect] = Field(default_factory=list, max_length=20)
     """What is wrong with the candidate. Without any it is as good as the stable version."""
+    faults: list[Failing] = Field(default_factory=list, max_length=16)
+    """What happens while the Canary's experiments let calls fail. Without an entry nothing does."""
+
+    @model_validator(mode="after")
+    def _faults_differ(self) -> Self:
+        names = [each.experiment for each in self.faults]
+        if len(names) != len(set(names)):
+            raise ValueError(
+                "faults: two entries are about the same experiment; write one entry for each name, and one without"
+            )
+        return self
 
     @model_validator(mode="after")
     def _endpoints_fit(self) -> Self:

@@ -47,6 +47,7 @@ class ArmCounts:
 class Tick:
     """What was seen of both versions in one tick; ``stable`` are two halves of its pods.
 
+    ``arms`` are the two groups of an experiment, the candidate's first, as if nothing failed on purpose; None without.
     ``hurt`` is how many bad responses (failed, or slower than the slow line) the defects, not the noise, are expected
     to have caused among the requests of this tick, whether a scrape saw these or not; shape ``(runs,)``.
     """
@@ -54,6 +55,7 @@ class Tick:
     candidate: ArmCounts
     stable: tuple[ArmCounts, ArmCounts]
     hurt: FloatArray
+    arms: tuple[ArmCounts, ArmCounts] | None = None
 
 
 class World:
@@ -82,7 +84,7 @@ class World:
         self._model = model
         self._runs = runs
         self._tick_s = tick_s
-        canonical = model.model_dump_json(by_alias=True)
+        canonical = model.model_dump_json(by_alias=True, exclude={"faults"})  # these are not this world's luck
         streams = SeedSequence(crc32(f"{canonical}\n{seed}".encode())).spawn(5)
         arrivals, shared, stable, candidate, scrapes = (default_rng(stream) for stream in streams)
         self._random = arrivals
@@ -105,12 +107,14 @@ class World:
             yield self._play(nothing, self._model.pods.candidate)
         self.now_s = 0.0
 
-    def tick(self, weight_pct: FloatArray, candidate_pods: int | None = None) -> Tick:
+    def tick(self, weight_pct: FloatArray, candidate_pods: int | None = None, arms_pct: float = 0.0) -> Tick:
         """Play the next ``tick_s`` seconds.
 
         Args:
             weight_pct: the candidate's share of the requests in percent, shape ``(runs,)``; 0 where a run is over.
             candidate_pods: how many pods it has; None means as many as the model says.
+            arms_pct: which share of the requests each of an experiment's two groups gets, before the weight divides
+                the rest.
 
         Raises:
             ValueError: the weights have another shape or are not between 0 and 100.
@@ -118,25 +122,35 @@ class World:
         if weight_pct.shape != (self._runs,) or weight_pct.min() < 0 or weight_pct.max() > 100:
             raise ValueError(f"weights are {self._runs} percentages from 0 to 100, one for each run")
         pods = self._model.pods.candidate if candidate_pods is None else max(1, candidate_pods)
-        return self._play(weight_pct, pods)
+        return self._play(weight_pct, pods, arms_pct)
 
-    def _play(self, weight_pct: FloatArray, pods: int) -> Tick:
+    def _play(self, weight_pct: FloatArray, pods: int, arms_pct: float = 0.0) -> Tick:
         begin_s, end_s = self.now_s, self.now_s + self._tick_s
-        rate = self._requests.mean(begin_s, end_s)
+        every = self._requests.mean(begin_s, end_s)
+        rate = every * (1 - 2 * arms_pct / 100)
         candidate_rate, stable_rate = rate * weight_pct / 100, rate * (1 - weight_pct / 100)
         errors = self._errors.mean(begin_s, end_s) / 100
         candidate, stable = self._disturbances.advance(self._tick_s, candidate_rate, stable_rate, pods)
         showing = [(defect, onset.advance(begin_s, self._tick_s, weight_pct)) for defect, onset in self._onsets]
         answers, harm = self._candidate(errors, candidate, showing, pods)
+        of_stable = self._service.stable(errors, stable)
         happened = self._draw(
-            np.stack([candidate_rate, stable_rate / 2, stable_rate / 2]) * self._tick_s,
-            answers,
-            self._service.stable(errors, stable),
+            np.stack([candidate_rate, stable_rate / 2, stable_rate / 2]) * self._tick_s, answers, of_stable
         )
+        arms = self._groups(every * arms_pct / 100 * self._tick_s, answers, of_stable) if arms_pct else None
         seen = self._scrapes.read(happened, end_s, self._tick_s)
         self.now_s = end_s
-        arms = [ArmCounts(seen[0, arm], seen[1, arm], seen[2:, arm]) for arm in range(_ARMS)]
-        return Tick(arms[0], (arms[1], arms[2]), happened[0, 0] * harm)
+        clean = [ArmCounts(seen[0, arm], seen[1, arm], seen[2:, arm]) for arm in range(_ARMS)]
+        return Tick(clean[0], (clean[1], clean[2]), happened[0, 0] * harm, arms)
+
+    def _groups(self, expected: float, candidate: Answers, stable: Answers) -> tuple[ArmCounts, ArmCounts]:
+        """Return what an experiment's groups count, each of which gets so many requests; no scrape of it fails."""
+        counts = self._draw(
+            np.full((_ARMS, self._runs), [[expected], [expected / 2], [expected / 2]]), candidate, stable
+        )
+        both = counts[:, 0], counts[:, 1] + counts[:, 2]
+        one, two = (ArmCounts(each[0], each[1], each[2:]) for each in both)
+        return one, two
 
     def _candidate(
         self, errors: float, conditions: Conditions, showing: list[Showing], pods: int
