@@ -119,6 +119,8 @@ def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
     shop(app, fallback=False, budget=100000)
     ship(app, fallback=False)
     eventually(lambda: injected(app), "the fault is injected", 120)
+    listed = app.cluster.serinus("faults", "list", "-n", app.namespace).stdout
+    assert re.search(r"canary/web +stock +Active", listed), listed
     allow(app, "stopped")
     time.sleep(2)
     since = app.mark()

@@ -20,11 +20,14 @@ from serinus.api.names import ANNOTATION_COMMAND_PREFIX, LABEL_HASH, LABEL_TRACK
 from serinus.api.release import CanaryStatus, Phase
 from serinus.api.status import Reason
 from serinus.delivery import plan
+from serinus.delivery.arms import Trial
 from serinus.delivery.decide import decide
 from serinus.delivery.finishing import REVISION_NUMBER
 from serinus.delivery.model import (
+    ArmTotals,
     Autoscaler,
     Decision,
+    Dependency,
     Event,
     Mesh,
     Meta,
@@ -42,9 +45,9 @@ from serinus.delivery.revision import adopted_template, revision_of
 
 from .world import NOW, OURS, counts, template
 
-NEVER_READY, FAILING = "v-never-ready", "v-failing"
+NEVER_READY, FAILING, FRAGILE = "v-never-ready", "v-failing", "v-fragile"
 GOOD_VERSIONS = ("v1", "v2", "v3")
-VERSIONS = (*GOOD_VERSIONS, NEVER_READY, FAILING)
+VERSIONS = (*GOOD_VERSIONS, NEVER_READY, FAILING, FRAGILE)
 TEMPLATES = {version: template(version) for version in VERSIONS}
 REVISIONS = {version: revision_of(body) for version, body in TEMPLATES.items()}
 VERSION_OF = {revision: version for version, revision in REVISIONS.items()}
@@ -117,6 +120,13 @@ class Published:
     weight: int
     stable: frozenset[str]
     candidate: frozenset[str]
+    arms: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    arms_pct: int = 0
+
+    @property
+    def arms_serve(self) -> bool:
+        """Whether both groups of an experiment get requests."""
+        return bool(self.arms_pct and all(self.arms))
 
 
 class Cluster:
@@ -142,12 +152,17 @@ class Cluster:
         self.started_at: datetime | None = None
         self.reader = 0
         self.totals: dict[str, Evidence] = {}
+        self.arms: dict[str, tuple[Evidence, tuple[int, int]]] = {}
+        self.trial: Trial | None = None
+        """The experiment that the sidecars of its pods know of; it ends by itself where nobody asks for it again."""
         self.sidecars: list[Published | None] = [None, None, None]
         self.connected = [True, True, True]
         self.behind_since: dict[int, datetime] = {}
         self.slow: set[int] = set()
         """Sidecars that take nothing in, until they are not slow any more."""
         self.traffic = True
+        self.stopped = False
+        """Whether the namespace stops all faults."""
         self.events: list[Event] = []
         self.watchers: list[Callable[[str, Any], None]] = []
         self.calm()
@@ -391,10 +406,16 @@ class Cluster:
             return None
         route = self.route
         alive = [pod for pod in self.pods if pod.alive]
+        one, two = (
+            frozenset(p.name for p in alive if p.containers_ready and pod_hash and p.pod_hash == pod_hash)
+            for pod_hash in route.arms
+        )
         return Published(
             route.weight,
             frozenset(p.name for p in alive if p.ready and (not route.excluded or p.pod_hash != route.excluded)),
             frozenset(p.name for p in alive if p.containers_ready and route.pod_hash and p.pod_hash == route.pod_hash),
+            (one, two),
+            route.arms_pct,
         )
 
     def acknowledge(self, index: int) -> None:
@@ -416,6 +437,8 @@ class Cluster:
             weight=published.weight,
             candidates=len(published.candidate),
             shifted=self.route.shifted,
+            arms=min(map(len, published.arms)),
+            arms_pct=published.arms_pct,
             connected=sum(self.connected),
             acknowledged=sum(self.connected) - len(behind),
             laggards=tuple(
@@ -434,6 +457,10 @@ class Cluster:
         candidate, stable = Counts(), Counts()
         for held in self.sidecars:
             each = round(30 * min(seconds, 60))
+            if held is not None and held.arms_serve:
+                part = round(each * held.arms_pct / 100)
+                each -= 2 * part
+                self._try(part, fragile=VERSION_OF[run.revision] == FRAGILE)
             if held is None or not held.candidate or not held.weight:
                 stable += counts(each)
                 continue
@@ -443,6 +470,20 @@ class Cluster:
         reader = f"{self.reader}/{run.id}"
         before = self.totals.get(reader, Evidence())
         self.totals = {reader: Evidence(before.candidate + candidate, before.stable + stable)}
+
+    def _try(self, requests: int, *, fragile: bool) -> None:
+        """Let both groups of an experiment answer requests."""
+        lost = round(requests * 0.6) if fragile and self.trial is not None and self.trial.injected else 0
+        evidence, (calls_c, calls_b) = self.arms.get(str(self.reader), (Evidence(), (0, 0)))
+        more = Evidence(evidence.candidate + counts(requests, lost), evidence.stable + counts(requests))
+        self.arms = {str(self.reader): (more, (calls_c + requests, calls_b + requests))}
+
+    def dependency(self) -> Dependency:
+        """What is known of the Service that fails: every ready pod of a group has taken what its sidecar was told."""
+        trial = self.trial
+        ready = sum(p.alive and p.containers_ready and p.pod_hash in trial.arms for p in self.pods) if trial else 0
+        through, injecting = (ready if each else 0 for each in (trial and trial.through, trial and trial.injected))
+        return Dependency("faults are stopped" if self.stopped else "", through=through, injecting=injecting)
 
     # --- the operator ------------------------------------------------------------------------------
 
@@ -480,6 +521,8 @@ class Cluster:
             autoscaler=Autoscaler("web", self.frozen),
             mesh=self.mesh(),
             totals=Totals(reader, self.totals[reader]) if reader in self.totals else None,
+            arms=ArmTotals(str(self.reader), *self.arms.get(str(self.reader), (Evidence(), (0, 0)))),
+            dependency=self.dependency(),
         )
 
     def _fact(self, owned: SimSet) -> ReplicaSet:
@@ -517,7 +560,8 @@ class Cluster:
     def restart(self) -> None:
         """A new process: counts from nothing, publishes nothing until it has looked, sidecars have to come back."""
         self.reader += 1
-        self.totals = {}
+        self.totals, self.arms = {}, {}
+        self.trial = None
         self.routed = False
         self.route = None
         self.connected = [False, False, False]
@@ -568,6 +612,7 @@ class Cluster:
 
     def _publish(self, desired: Desired) -> bool:
         self.routed, self.route = desired.route is not None, desired.route
+        self.trial = desired.trial
         return False
 
     def _label(self, snapshot: Snapshot, desired: Desired) -> bool:
@@ -677,7 +722,7 @@ class Cluster:
         """The finalizer goes; what we own goes with the Canary."""
         self.gone = True
         self._tell("gone", self.deployment)
-        self.routed, self.route = False, None
+        self.routed, self.route, self.trial = False, None, None
         self.candidate_service = False
         self.remove_twin()
         return True
@@ -729,7 +774,14 @@ class Cluster:
         """Whether a person is asked for, or pods. Requests are counted all the same, so the status goes on."""
         if self.deployment.replicas == 0 and self.status.phase is Phase.WAITING:
             return True
-        asks = ("waits for approval", "paused by a person", "kubectl rollout resume", "own rollout must end")
+        asks = (
+            "waits for approval",
+            "paused by a person",
+            "kubectl rollout resume",
+            "own rollout must end",
+            "goes on without one",
+            "faults are stopped",
+        )
         return any(words in self.status.message for words in asks)
 
     @property

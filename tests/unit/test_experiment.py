@@ -26,7 +26,6 @@ from .world import (
     analysing,
     counts,
     seen,
-    twin,
 )
 
 ARMS = (f"{V2}-cf", f"{V2}-sf")
@@ -290,9 +289,12 @@ def test_the_two_groups_exist_only_while_somebody_looks_after_the_experiment() -
     groups = tuple(a_set("v2", owner=inject.meta.uid, pod_hash=pod_hash) for pod_hash in ARMS)
     there = replace(inject, replicasets=(*inject.replicasets, *groups))
     assert not project(there).delete
-    gone = project(replace(there, status=there.status.model_copy(update={"run": _stage(there, plan.JUDGE)})))
-    assert {each.pod_hash for each in gone.delete} == set(ARMS)
-    assert twin().pod_hash not in {each.pod_hash for each in gone.delete}
+    over = replace(there, status=there.status.model_copy(update={"run": _stage(there, plan.JUDGE)}))
+    assert there.mesh.arms_pct
+    assert not project(over).delete, "sidecars still send requests to them"
+    withdrawn = replace(over.mesh, arms=0, arms_pct=0)
+    for mesh, gone in ((withdrawn, set(ARMS)), (replace(withdrawn, acknowledged=withdrawn.connected - 1), set())):
+        assert {each.pod_hash for each in project(replace(over, mesh=mesh)).delete} == gone
 
 
 def test_recovery_adds_to_what_was_seen_and_spent_under_the_fault() -> None:

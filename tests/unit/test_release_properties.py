@@ -25,6 +25,7 @@ from .world import OURS, a_spec, ordered
 
 WINDOW_S = 3600.0
 FIELDS = {"rollbackWindow": "1h", "progressDeadline": "1m"}
+EXPERIMENT = {"name": "stock", "to": "stock", "reset": True, "share": 10, "recovery": "10s", "duration": "1m"}
 PLANS: tuple[CanarySpec, ...] = (
     a_spec(**FIELDS),
     a_spec({"weight": 5}, {"approval": "look"}, {"weight": 60, "for": "10s"}, **FIELDS),
@@ -32,6 +33,7 @@ PLANS: tuple[CanarySpec, ...] = (
     a_spec({"weight": 30}, {"weight": 30, "for": "20s"}, deadline="5m", onInconclusive="Promote", **FIELDS),
     a_spec({"weight": 20}, {"weight": 40}, deadline="2m", onInconclusive="Rollback", **FIELDS),
     a_spec({"weight": 25}, {"weight": 75}, candidate={"withoutLabels": ["team"]}, **FIELDS),
+    a_spec({"weight": 30}, {"fault": "stock"}, {"weight": 60}, faults=[EXPERIMENT], **FIELDS),
 )
 INDEX = st.integers(0, 30)
 SMALL = st.sampled_from(("deployment", "sets", "kubelet", "kubelet", "sidecar"))
@@ -155,6 +157,10 @@ class Release(RuleBasedStateMachine):
     def traffic(self, *, traffic: bool) -> None:
         self.cluster.traffic = traffic
 
+    @rule(stopped=st.booleans())
+    def faults_are_stopped(self, *, stopped: bool) -> None:
+        self.cluster.stopped = stopped
+
     @rule()
     def twin_is_deleted_by_somebody(self) -> None:
         self.hurt = True
@@ -183,6 +189,7 @@ class Release(RuleBasedStateMachine):
         cluster, published = self.cluster, self.cluster.published
         run, floor = cluster.status.run, self.floor
         by_name = {pod.name: pod for pod in cluster.pods}
+        self._faults_are_wanted()
         ours = {rs.uid for rs in cluster.sets if rs.owner == OURS}
         assert not [name for name in published.stable if by_name[name].set_uid in ours], "a twin serves as stable"
         for name in published.candidate:
@@ -202,6 +209,16 @@ class Release(RuleBasedStateMachine):
             rolling = sum(rs.replicas > 0 for rs in cluster.own_sets()) > 1 or not self._target_at_rest()
             least = floor - floor // 4 if rolling else floor
             assert len(published.stable) >= least, "fewer stable endpoints than the target wishes"
+
+    def _faults_are_wanted(self) -> None:
+        """Calls fail in pods of an experiment alone, and only while the status that is written down says so."""
+        trial, run = self.cluster.trial, self.cluster.status.run
+        if trial is None or not trial.injected:
+            return
+        hurt = [pod for pod in self.cluster.pods if pod.pod_hash in trial.arms]
+        assert not [pod.name for pod in hurt if pod.ready], "a pod that meets a fault serves everybody"
+        assert run is not None
+        assert not run.weight or trial.arms[0].startswith(run.pod_hash)
 
     def _set_back_while_adopted(self) -> bool:
         """Whether the stable template came back in the moment of adoption.
@@ -260,6 +277,8 @@ class Release(RuleBasedStateMachine):
         for index, held in enumerate(self.cluster.sidecars):
             if not self.hurt and held is not None and self.cluster.connected[index] and held.weight:
                 assert not held.candidate & names, "pods are taken away that a sidecar still sends requests to"
+            if not self.hurt and held is not None and self.cluster.connected[index] and held.arms_serve:
+                assert not (held.arms[0] | held.arms[1]) & names, "an experiment's pods go while they get requests"
 
     def _on_status(self, change: tuple[CanaryStatus, CanaryStatus]) -> None:
         before, after = change
@@ -319,6 +338,7 @@ class Release(RuleBasedStateMachine):
         assert not [rs.name for rs in cluster.sets if rs.owner == OURS], "a twin is left"
         assert not [pod.name for pod in cluster.pods if pod.tracked and pod.alive], "a pod is still tracked"
         assert not [pod.name for pod in cluster.pods if pod.alive and not pod.ready and pod.version != NEVER_READY]
+        assert cluster.trial is None
         assert not cluster.frozen
         assert not cluster.candidate_service
         assert cluster.published is None or cluster.published.weight == 0
@@ -329,6 +349,7 @@ class Release(RuleBasedStateMachine):
         cluster = self.cluster
         cluster.slow.clear()
         cluster.traffic = True
+        cluster.stopped = False
         cluster.edit(self.plan)
         self._rest()
         cluster.delete_canary()

@@ -29,18 +29,17 @@ def list_(
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """List faults: what each does, to whom, how long, and in how many sidecars."""
+    """List faults of policies and experiments of Canaries: what each does, to whom, how long, in how many sidecars."""
 
     async def show(place: Place) -> int:
         from serinus.cli import session, view
 
         async with session.cluster(place) as (kube, where):
-            policies = await _policies(kube, None if all_namespaces else where)
+            policies, canaries = await _sources(kube, None if all_namespaces else where)
         rows = [_row(policy) for policy in policies if (policy.get("spec") or {}).get("fault")]
+        rows += [_experiment_row(canary) for canary in canaries if _stage(canary)]
         if rows:
-            sys.stdout.write(
-                view.table([["NAMESPACE", "POLICY", "SERVICE", "STATE", "SIDECARS", "FAULT"], *rows]) + "\n"
-            )
+            sys.stdout.write(view.table([["NAMESPACE", "BY", "SERVICE", "STATE", "SIDECARS", "FAULT"], *rows]) + "\n")
         else:
             scope = "in this cluster" if all_namespaces else f"in namespace {where}; -A lists all namespaces"
             sys.stderr.write(f"There is no fault {scope}.\n")
@@ -72,9 +71,9 @@ def stop(
             began = time.monotonic()
             change = {"metadata": {"annotations": {ANNOTATION_FAULTS: STOPPED}}}
             await asyncio.gather(*(kube.patch(NAMESPACE, name, None, change) for name in names))
-            while left := [policy for policy in await _policies(kube, None) if _active(policy, names)]:
+            while left := [each for group in await _sources(kube, None) for each in group if _active(each, names)]:
                 if time.monotonic() - began > STOPPED_WITHIN_S:
-                    said = ", ".join(_name(policy) for policy in left)
+                    said = ", ".join(map(_name, left))
                     raise Stop(
                         f"The namespaces are marked, but the operator has not said within {STOPPED_WITHIN_S:g} s that"
                         f" {said} ended. Without it, sidecars end all faults by themselves within as long.",
@@ -119,13 +118,14 @@ def try_(
     run(faults_try.attempt(Place(kubeconfig, context, namespace), service, spec))
 
 
-async def _policies(kube: "Kube", namespace: str | None) -> list[Object]:
+async def _sources(kube: "Kube", namespace: str | None) -> tuple[list[Object], list[Object]]:
+    """Return all TrafficPolicies and all Canaries, which may inject faults."""
     from serinus.cli import session
     from serinus.kube.errors import NotFound
-    from serinus.kube.kinds import TRAFFIC_POLICY
+    from serinus.kube.kinds import CANARY, TRAFFIC_POLICY
 
     try:
-        return await kube.list(TRAFFIC_POLICY, namespace)
+        return await kube.list(TRAFFIC_POLICY, namespace), await kube.list(CANARY, namespace)
     except NotFound as problem:
         raise Stop(session.NOT_INSTALLED) from problem
 
@@ -144,9 +144,29 @@ async def _allowing(kube: "Kube") -> list[str]:
     return found
 
 
-def _active(policy: Object, namespaces: list[str]) -> bool:
-    fault = (policy.get("status") or {}).get("fault") or {}
-    return fault.get("state") == "Active" and policy["metadata"]["namespace"] in namespaces
+def _active(body: Object, namespaces: list[str]) -> bool:
+    """Whether a policy or a Canary injects a fault in one of these namespaces, as its status says."""
+    fault = (body.get("status") or {}).get("fault") or {}
+    injects = fault.get("state") == "Active" or _stage(body) == "Active"
+    return injects and body["metadata"]["namespace"] in namespaces
+
+
+def _stage(canary: Object) -> str:
+    """Return how a Canary's experiment stands; empty without one."""
+    from serinus.delivery import plan
+
+    run = (canary.get("status") or {}).get("run") or {}
+    if run.get("stage") not in plan.EXPERIMENT or not run.get("experiments"):
+        return ""
+    if run["stage"] == plan.INJECT and not run["experiments"][-1].get("dryRun"):
+        return "Active"
+    return "Ended" if run["stage"] == plan.RECOVER else "Waiting"
+
+
+def _experiment_row(canary: Object) -> list[str]:
+    meta, last = canary["metadata"], canary["status"]["run"]["experiments"][-1]
+    what = f"experiment {last['name']}: {last.get('what') or last.get('message', '')}"
+    return [meta["namespace"], f"canary/{meta['name']}", last.get("to", ""), _stage(canary), "", what]
 
 
 def _row(policy: Object) -> list[str]:
@@ -154,7 +174,7 @@ def _row(policy: Object) -> list[str]:
     meta, spec = policy["metadata"], policy["spec"]
     return [
         meta["namespace"],
-        meta["name"],
+        f"trafficpolicy/{meta['name']}",
         spec["targetRef"]["name"],
         fault.get("state", "Waiting"),
         str(fault.get("proxies", 0)),
@@ -162,5 +182,5 @@ def _row(policy: Object) -> list[str]:
     ]
 
 
-def _name(policy: Object) -> str:
-    return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+def _name(body: Object) -> str:
+    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"

@@ -107,9 +107,13 @@ def _label(snapshot: Snapshot) -> str | None:
 
 
 def _leaving(snapshot: Snapshot, phase: Phase | None, run: RunStatus | None) -> tuple[ReplicaSet, ...]:
-    """Return the twins that nobody needs: all when no candidate is wanted, else those of other runs."""
+    """Return the twins that nobody needs: all when no candidate is wanted, else those of other runs.
+
+    The two groups of an experiment that is over stay until every sidecar knows that they get no requests any more.
+    """
     kept = {run.pod_hash} if run is not None and _twin_wanted(phase, run) else set()
-    if run is not None and experimenting(snapshot, run):
+    withdrawn = snapshot.mesh.complete and not snapshot.mesh.arms_pct
+    if run is not None and (experimenting(snapshot, run) or (kept and not withdrawn)):
         kept.update(arm_hashes(run))
     return tuple(rs for rs in snapshot.twins if rs.pod_hash not in kept)
 
