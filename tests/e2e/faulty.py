@@ -84,9 +84,10 @@ def staged(app: App) -> dict[str, int]:
 
 
 def of_arms(app: App, name: str) -> bool:
-    pod = app.pods("").get(name) or {}
-    hash_ = (pod.get("metadata", {}).get("labels") or {}).get("pod-template-hash", "")
-    return str(hash_).endswith(("-cf", "-sf"))
+    """Whether a pod belongs to one of the two groups of the run's experiment."""
+    labels = (app.pods("").get(name) or {}).get("metadata", {}).get("labels") or {}
+    judged = (app.status().get("run") or {}).get("podHash", "")
+    return labels.get("pod-template-hash") in (f"{judged}cf", f"{judged}sf")
 
 
 def sent(app: App) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from driving import killed
-from faulty import active, allow, last_seen, policy, seen, state
+from faulty import FAULTS, active, allow, last_seen, policy, seen, state
 from harness import App, Cluster, eventually
 
 from serinus.kube import kinds
@@ -18,8 +18,19 @@ def test_a_fault_hits_its_share_of_the_requests_where_the_namespace_allows_it_an
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="15s"))
     refused = eventually(lambda: state(app) if state(app).get("state") == "Refused" else None, "it is refused", 20)
     assert f"kubectl annotate namespace {app.namespace} serinus.dev/faults=allowed" in refused["message"]
+    app.cluster.kubectl("annotate", "namespace", app.namespace, f"{FAULTS}=allowed", f"{FAULTS}-most=10")
+    eventually(lambda: "more than the 10 %" in state(app).get("message", ""), "it is more than is allowed", 20)
+    elsewhere = policy(app, abort={"httpStatus": 503})
+    elsewhere["metadata"]["name"], elsewhere["spec"]["targetRef"]["name"] = "elsewhere", "no-such-service"
+    app.cluster.apply(elsewhere)
+
+    def said() -> str:
+        found = app.cluster.get(kinds.TRAFFIC_POLICY, "elsewhere", app.namespace) or {}
+        return str((found.get("status") or {}).get("conditions"))
+
+    eventually(lambda: "no-such-service" in said(), "the Service is missed", 20)
     assert seen(app) == 0
-    allow(app)
+    app.cluster.kubectl("annotate", "namespace", app.namespace, f"{FAULTS}-most-")
     eventually(lambda: active(app), "it is in force", 20)
     since = app.mark()
     eventually(lambda: app.report(since)["total"] >= 800, "requests", 30)

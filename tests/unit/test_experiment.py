@@ -1,5 +1,6 @@
 """An experiment of the fault gate in a release: what is waited for, each stage, every end, and what it projects."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from serinus.delivery import evidence, plan
 from serinus.delivery.decide import decide
 from serinus.delivery.model import ArmTotals, Dependency, Pod, Snapshot
 from serinus.delivery.project import project
+from serinus.delivery.revision import twin_name
 
 from .tables import Case, check, table
 from .world import (
@@ -28,7 +30,7 @@ from .world import (
     seen,
 )
 
-ARMS = (f"{V2}-cf", f"{V2}-sf")
+ARMS = (f"{V2}cf", f"{V2}sf")
 FREE = Dependency()
 THROUGH = Dependency(through=4)
 INJECTING = Dependency(through=4, injecting=4)
@@ -264,6 +266,13 @@ def test_evidence_from_several_looks_rolls_a_candidate_back_that_copes_worse() -
     assert (run.cause, run.experiments[-1].verdict) == ("FaultGate", "Failed")
     assert "75 % of" in run.cause_message
     assert "stable" in run.cause_message
+
+
+def test_no_query_about_a_revisions_pods_counts_those_of_the_two_groups() -> None:
+    for pod_hash in ARMS:
+        pod = f"{twin_name('web', pod_hash)}-x2x4x"
+        assert not re.fullmatch(f"web-{V2}-.*|.*-{V2}-.*", pod)
+    assert re.fullmatch(f"web-{V2}-.*", f"{twin_name('web', V2)}-x2x4x")
 
 
 def test_the_two_groups_exist_only_while_somebody_looks_after_the_experiment() -> None:

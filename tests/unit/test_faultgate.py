@@ -244,10 +244,10 @@ def test_versions_that_are_slowed_alike_pass() -> None:
     assert Verdict.HARM not in [each.verdict for each in seen]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.95])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.95])
 def test_equal_arms_are_slow_by_chance_in_no_more_than_their_part_of_alpha(share: float) -> None:
     rng = np.random.default_rng(11)
-    runs, settings = 1500, GateSettings(slow_edges=(4, 6, 8, 10))
+    runs, settings = 800, GateSettings(slow_edges=(4, 6, 8, 10))
     tests, failed, zero = GateTests.start(settings, runs), np.zeros(runs, bool), np.zeros(runs)
     for _ in range(60):
         n_c, n_b = (rng.poisson(10, runs).astype(float) for _ in range(2))

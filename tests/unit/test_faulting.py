@@ -134,7 +134,7 @@ def test_a_stop_of_the_namespace_closes_its_gates_at_once_and_no_others() -> Non
 
 def trial(**changes: Any) -> Trial:
     fields = {"name": "shop/web: x", "to": KEY, "spec": fault(), "retries": True, "allow_unsafe": False}
-    return Trial(**{**fields, "arms": ("a-cf", "a-sf"), "through": True, "injected": True, **changes})
+    return Trial(**{**fields, "arms": ("acf", "asf"), "through": True, "injected": True, **changes})
 
 
 def names(keeper: Keeper) -> list[str]:

@@ -40,8 +40,11 @@ def arm_size(snapshot: Snapshot) -> int:
 
 
 def arm_hashes(run: RunStatus) -> tuple[str, str]:
-    """Return the ``pod-template-hash`` of the candidate's group and of the stable version's."""
-    return f"{run.pod_hash}-cf", f"{run.pod_hash}-sf"
+    """Return the ``pod-template-hash`` of the candidate's group and of the stable version's.
+
+    What users match pods of a revision by, ``NAME-HASH-.*``, matches the pods of neither.
+    """
+    return f"{run.pod_hash}cf", f"{run.pod_hash}sf"
 
 
 def experimenting(snapshot: Snapshot, run: RunStatus) -> bool:
