@@ -392,16 +392,12 @@ class App:
         watch = Watch(process)
 
         def read() -> None:
-            decoder, text = json.JSONDecoder(), ""
+            lines: list[str] = []
             for line in process.stdout or ():
-                text += line
-                while text.strip():
-                    try:
-                        body, end = decoder.raw_decode(text.lstrip())
-                    except ValueError:
-                        break
-                    text = text.lstrip()[end:]
-                    watch.seen.append(body.get("status") or {})
+                lines.append(line)
+                if line.rstrip() == "}":  # an object ends, as kubectl writes it
+                    watch.seen.append(json.loads("".join(lines)).get("status") or {})
+                    lines = []
 
         watch.reader = threading.Thread(target=read, name="watch", daemon=True)
         watch.reader.start()
