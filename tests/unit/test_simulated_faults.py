@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,8 +13,12 @@ from serinus.api.canary import CanarySpec
 from serinus.api.status import Reason
 from serinus.cli.app import app
 from serinus.cli.session import Exit
+from serinus.simulation.coping import Coping, Failing
+from serinus.simulation.counter import Counter
 from serinus.simulation.release import Ending, Release, simulate
+from serinus.simulation.summary import Summary
 from serinus.simulation.traffic import load_traffic
+from serinus.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
 GATE, LOST = ROOT / "examples/canary/fault-gate.yaml", ROOT / "examples/traffic/fallback-lost.yaml"
@@ -51,7 +56,7 @@ def test_a_candidate_that_copes_worse_is_rolled_back_by_the_gate(candidate: str,
     assert "experiment stock-fails" in release.message
     assert words in release.message
     assert [each.verdict for each in release.experiments] == ["Failed"]
-    assert any(each.reason is Reason.FAULT for each in release.happenings)
+    assert [each.reason for each in release.happenings][-2:] == [Reason.FAULT, Reason.FAULT_GATE]
 
 
 def test_one_that_does_not_recover_is_rolled_back_after_the_fault() -> None:
@@ -71,6 +76,47 @@ def test_a_dry_run_meets_no_fault() -> None:
     release = played("{candidate: {errors: 90}}", dryRun=True)
     assert release.ending is Ending.PROMOTED
     assert release.experiments[0].dry_run
+
+
+def test_a_suite_is_played_part_by_part() -> None:
+    release = played("{stable: {errors: 2}}", abort=None, suite="errors")
+    assert release.ending is Ending.PROMOTED, release.message
+    parts = [(each.what.split(" in ")[0], each.verdict) for each in release.experiments]
+    assert parts == [("answer 503", "Passed"), ("broken connection", "Passed")]
+
+
+def test_failures_of_the_two_groups_are_failed_responses() -> None:
+    release = played("{candidate: {errors: 50}}")
+    errors = next(each for each in release.experiments[0].metrics if each.name == "errors")
+    others = sum(moment.candidate.failures + moment.stable.failures for moment in release.moments)
+    assert errors.bad is not None
+    assert errors.bad > 20
+    assert release.failed_responses >= others + errors.bad + (errors.stable_bad or 0)
+
+
+def test_what_a_defect_does_to_the_candidates_group_is_harm() -> None:
+    world = World(
+        load_traffic("requests: {perSecond: 1000}\nlatency: {median: 1ms}\ndefects: [{outage: true}]\n"), 1, 1
+    )
+    tick = world.tick(np.array([5.0]), 1, arms_pct=10)
+    assert tick.arms is not None
+    group, other = (int(each.requests[0]) for each in (tick.arms[0], tick.candidate))
+    assert group > other > 0
+    assert float(tick.hurt[0]) == pytest.approx(group + other, rel=0.01)
+
+
+def test_pods_recover_from_the_fault_that_they_met_not_from_the_next_one() -> None:
+    world = World(load_traffic("requests: {perSecond: 1000}\nerrors: {percent: 0}\n"), 1, 1)
+    stuck = Failing(experiment="one", stable=Coping(errors=100, recovers_after="10m"))
+    lost = []
+    for order in ([(stuck, True), (Failing(), False)], [(Failing(), True), (stuck, False)]):
+        counter = Counter(5, 1)
+        for failing, injected in order:
+            before = counter.arms(0).evidence
+            counter.take(world.tick(np.array([5.0]), 1, arms_pct=10), 2.0, failing, injected=injected)
+        seen = counter.arms(0).evidence - before
+        lost.append(seen.stable.failures / seen.stable.requests)
+    assert lost == [1, 0]
 
 
 def test_what_spills_over_ends_the_experiment() -> None:
@@ -121,6 +167,31 @@ def test_the_command_shows_experiments_in_every_format() -> None:
     assert "Experiment stock-fails" in page
     found = json.loads(CliRunner().invoke(app, [*given, "-o", "json"]).stdout)
     assert (found["verdict"], found["experiments"][0]["verdict"]) == ("RolledBack", "Failed")
+
+
+def test_several_runs_are_summed_up_by_experiment() -> None:
+    passed, failed = played(), played("{candidate: {errors: 50}}")
+    (tally,) = Summary.of([passed, failed, failed, failed]).experiments
+    assert (tally.made, tally.shares) == (4, {"Passed": 0.25, "Failed": 0.75, "Inconclusive": 0})
+    said = "experiment stock-fails (answer 503 in 50 % of the calls to stock), made 4 times: "
+    assert tally.sentence == f"{said}passed 25 %, failed 75 %, inconclusive 0 %"
+
+
+def test_the_command_names_experiments_of_several_runs_in_every_format() -> None:
+    given = ["simulate", str(GATE), "--traffic", str(LOST), "--runs", "2", "--processes", "1"]
+    table, page = (CliRunner().invoke(app, [*given, *how]).stdout for how in ([], ["-o", "html"]))
+    for shown in (table, page):
+        assert "experiment stock-fails (answer 503 in 50 % of the calls to stock), made 2 times: passed 0 %" in shown
+    found = json.loads(CliRunner().invoke(app, [*given, "-o", "json"]).stdout)
+    (experiment,) = found["experiments"]
+    assert experiment == {
+        "name": "stock-fails",
+        "what": "answer 503 in 50 % of the calls to stock",
+        "made": 2,
+        "passed": 0,
+        "failed": 1,
+        "inconclusive": 0,
+    }
 
 
 def test_an_experiment_that_the_canary_does_not_have_is_named() -> None:

@@ -166,6 +166,8 @@ def _show(console: Console, title: str, releases: Sequence[Release], notes: Sequ
         say(summary.sentence)
         say(f"until the end, median and 95th percentile: {spread(summary.seconds, ' s')}")
         say(f"bad responses caused, median and 95th percentile: {spread(summary.bad_responses)}")
+        for tally in summary.experiments:
+            say(tally.sentence)
         table = Table("seed", "verdict", "bad responses", "weights", box=None, padding=(0, 2, 0, 0))
         for each in releases:
             table.add_row(str(each.seed), _verdict(each), whole(each.bad_responses), way(each))

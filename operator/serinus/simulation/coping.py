@@ -68,8 +68,8 @@ class Groups:
         """Return groups that have counted nothing. Their luck is their own, and another seed gives another."""
         return cls(np.random.default_rng([seed, 5]), [Counts(), Counts()], [0, 0])
 
-    def take(self, group: int, seen: Counts, way: Coping | None) -> None:
-        """Add what a group has answered in a tick.
+    def take(self, group: int, seen: Counts, way: Coping | None) -> Counts:
+        """Add what a group has answered in a tick, and return it.
 
         Args:
             group: 0 for the candidate's, 1 for stable's.
@@ -81,6 +81,7 @@ class Groups:
             seen = self.failed(seen, way.errors)
         self.counted[group] += seen
         self.calls[group] += int(self.random.poisson(seen.requests * (way.calls if way else 1.0)))
+        return seen
 
     def failed(self, seen: Counts, percent: float) -> Counts:
         """Return counts of which so many percent more failed."""

@@ -29,9 +29,12 @@ class Counter:
         self._total = Evidence()
         self._halves = ((0, 0), (0, 0))
         self._groups = Groups.start(seed)
-        self._over_s = float("inf")
-        """How long ago calls stopped to fail on purpose."""
+        self._met: Failing | None = None
+        """What the groups' pods have met; None as long as nothing failed on purpose."""
+        self._over_s = 0.0
+        """How long ago that stopped."""
         self.failures = 0
+        """Failed requests of both versions, those of the groups included."""
 
     def learn(self, history: Iterator[Tick]) -> None:
         """Take in what the stable version did before the run."""
@@ -48,7 +51,7 @@ class Counter:
             failing: what happens where an experiment lets calls fail; None without an experiment.
             injected: whether it lets calls fail now.
         """
-        self._over_s = 0.0 if injected else self._over_s + tick_s
+        self._meet(tick, tick_s, failing if injected else None)
         spill = failing.spill_over if failing and injected else 0.0
         candidate, one, two = (
             self._groups.failed(_counts(arm), spill) if spill else _counts(arm)
@@ -63,10 +66,15 @@ class Counter:
         )
         self.failures += candidate.failures + stable.failures
         for group, arm in enumerate(tick.arms or ()):
-            way = failing.both[group] if failing else None
+            way = self._met.both[group] if self._met else None
             shows = way is not None and (injected or self._over_s <= seconds(way.recovers_after))
-            self._groups.take(group, _counts(arm), way if shows else None)
+            self.failures += self._groups.take(group, _counts(arm), way if shows else None).failures
         return Arm(candidate.requests, candidate.failures), Arm(stable.requests, stable.failures)
+
+    def _meet(self, tick: Tick, tick_s: float, failing: Failing | None) -> None:
+        """Remember what the groups' pods meet. Where they get no requests they are gone, and the next ones are new."""
+        self._over_s = 0.0 if failing else self._over_s + tick_s
+        self._met = (failing or self._met) if tick.arms else None
 
     def totals(self, age_s: float) -> Totals:
         """Return what was counted of both versions; the last scrape was so long ago."""

@@ -75,8 +75,9 @@ class Release:
     ``passed_s`` is when the candidate had passed, and its watch or its promotion began; ``ended_s`` when it was
     promoted, or when it was decided to roll it back; None where that did not come to be. ``message`` says why.
     ``bad_responses`` are those that the defects caused, in expectation, to ``followed_s``, those after a promotion
-    included; ``failed_responses`` are all failures of both versions that were seen until the release was over.
-    ``weights`` are the shares of the requests in percent, each with the time from which it was in force.
+    included; ``failed_responses`` are all failures of both versions that were seen until the release was over, those of
+    experiments included. ``weights`` are the shares of the requests in percent, each with the time from which it was in
+    force; while an experiment has requests of its own, of the others.
     """
 
     seed: int

@@ -8,6 +8,7 @@ from typing import Any
 from serinus.analysis.words import count, lasting, percent
 from serinus.simulation.release import Ending, Release
 
+_VERDICTS = ("Passed", "Failed", "Inconclusive")
 WORDS = {Ending.PROMOTED: "promoted", Ending.ROLLED_BACK: "rolled back", Ending.UNDECIDED: "undecided"}
 
 
@@ -31,6 +32,42 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """One experiment of the fault gate in several releases.
+
+    ``made`` is how often it was begun, ``shares`` how much of that came to which verdict, between 0 and 1. They add up
+    to less than 1 where one was still under way in the end.
+    """
+
+    name: str
+    what: str
+    made: int
+    shares: dict[str, float]
+
+    @classmethod
+    def all_of(cls, releases: Sequence[Release]) -> "tuple[Tally, ...]":
+        """Return the experiments of releases, in the order in which they were first made."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for each in (each for release in releases for each in release.experiments):
+            found.setdefault((each.name, each.what), []).append(each.verdict)
+        return tuple(
+            cls(name, what, len(verdicts), {each: verdicts.count(each) / len(verdicts) for each in _VERDICTS})
+            for (name, what), verdicts in found.items()
+        )
+
+    @property
+    def sentence(self) -> str:
+        """How often it was made, and how many came to which verdict."""
+        shares = (f"{each.lower()} {percent(100 * share)}" for each, share in self.shares.items())
+        return f"experiment {self.name} ({self.what}), made {count(self.made, 'time')}: {', '.join(shares)}"
+
+    def document(self) -> dict[str, str | float]:
+        """Return it as plain JSON."""
+        shares = {each.lower(): share for each, share in self.shares.items()}
+        return {"name": self.name, "what": self.what, "made": self.made, **shares}
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Several releases. ``shares`` are between 0 and 1; ``seconds`` are of those that came to an end."""
 
@@ -38,6 +75,7 @@ class Summary:
     shares: dict[Ending, float]
     seconds: Spread
     bad_responses: Spread
+    experiments: tuple[Tally, ...] = ()
 
     @classmethod
     def of(cls, releases: Sequence[Release]) -> "Summary":
@@ -47,6 +85,7 @@ class Summary:
             shares={each: sum(one.ending is each for one in releases) / len(releases) for each in Ending},
             seconds=Spread.of([one.ended_s for one in releases if one.ended_s is not None]),
             bad_responses=Spread.of([one.bad_responses for one in releases]),
+            experiments=Tally.all_of(releases),
         )
 
     @property
@@ -120,6 +159,7 @@ def documents(releases: Sequence[Release]) -> dict[str, Any]:
         "undecided": summary.shares[Ending.UNDECIDED],
         "seconds": summary.seconds.document(),
         "badResponses": summary.bad_responses.document(),
+        "experiments": [each.document() for each in summary.experiments],
         "releases": [document(each) for each in releases],
     }
 

@@ -49,7 +49,8 @@ class Tick:
 
     ``arms`` are the two groups of an experiment, the candidate's first, as if nothing failed on purpose; None without.
     ``hurt`` is how many bad responses (failed, or slower than the slow line) the defects, not the noise, are expected
-    to have caused among the requests of this tick, whether a scrape saw these or not; shape ``(runs,)``.
+    to have caused among the requests of this tick, those to the candidate's group included, whether a scrape saw these
+    or not; shape ``(runs,)``.
     """
 
     candidate: ArmCounts
@@ -141,7 +142,8 @@ class World:
         seen = self._scrapes.read(happened, end_s, self._tick_s)
         self.now_s = end_s
         clean = [ArmCounts(seen[0, arm], seen[1, arm], seen[2:, arm]) for arm in range(_ARMS)]
-        return Tick(clean[0], (clean[1], clean[2]), happened[0, 0] * harm, arms)
+        met = happened[0, 0] + (arms[0].requests if arms else 0)
+        return Tick(clean[0], (clean[1], clean[2]), met * harm, arms)
 
     def _groups(self, expected: float, candidate: Answers, stable: Answers) -> tuple[ArmCounts, ArmCounts]:
         """Return what an experiment's groups count, each of which gets so many requests; no scrape of it fails."""
