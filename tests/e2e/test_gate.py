@@ -8,8 +8,6 @@ from driving import killed
 from faulty import STEPS, allow, experiment, injected, last, of_arms, ship, shop, staged
 from harness import App, Cluster, eventually
 
-from serinus.kube import kinds
-
 
 @pytest.mark.acceptance(42)
 def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gate(app: App) -> None:
@@ -156,7 +154,8 @@ def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> 
     assert not [pod for pod in app.pods("") if of_arms(app, pod)]
     allow(app)
     eventually(lambda: injected(app), "the fault is injected", 120)
-    assert app.cluster.get(kinds.CANARY, "web", app.namespace)
+    assert app.namespace in app.cluster.serinus("faults", "stop", "-n", app.namespace).stdout
+    eventually(lambda: last(app).get("reason") == "Stopped", "it says so", 20)
     app.cluster.serinus("abort", "web", "-n", app.namespace)
     app.wait_phase("Failed")
     eventually(lambda: not app.leftovers(), "nothing is left", 60)

@@ -33,6 +33,24 @@ def counts(requests: int, failures: int) -> Counts:
     return Counts(requests, failures, (requests,) + (0,) * 12)
 
 
+class Arrivals:
+    """Requests of both arms, and those of them that something happens to, as they add up every two seconds."""
+
+    def __init__(self, shares: tuple[float, float], rate: float, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.shares, self.rate = shares, rate
+        self.sums = [[0, 0], [0, 0]]
+
+    def go_on(self) -> list[int]:
+        """Let two seconds pass; return how many requests each arm got."""
+        new = []
+        for arm, share in zip(self.sums, self.shares, strict=True):
+            new.append(int(self.random.poisson(self.rate * 2)))
+            arm[0] += new[-1]
+            arm[1] += int(self.random.binomial(new[-1], share))
+        return new
+
+
 def play(
     shares: tuple[float, float],
     *,
@@ -46,18 +64,15 @@ def play(
     most_s: float = 400.0,
 ) -> tuple[GateJudgement, float]:
     """Return the judgement with which an experiment ends, and after how many seconds."""
-    rng = np.random.default_rng(seed)
-    sums, called, state, at_s = [[0, 0], [0, 0]], [0, 0], dict[str, Any](), 0.0
+    arrivals = Arrivals(shares, rate, seed)
+    called, state, at_s = [0, 0], dict[str, Any](), 0.0
     while True:
         at_s += 2
-        for arm in (0, 1):
-            requests = int(rng.poisson(rate * 2))
-            sums[arm][0] += requests
-            sums[arm][1] += int(rng.binomial(requests, shares[arm]))
-            called[arm] += int(rng.poisson(requests * calls[arm]))
+        for arm, requests in enumerate(arrivals.go_on()):
+            called[arm] += int(arrivals.random.poisson(requests * calls[arm]))
         sample = GateSample(
             stage,
-            Evidence(counts(*sums[0]), counts(*sums[1])),
+            Evidence(*(counts(*arm) for arm in arrivals.sums)),
             clean or Evidence(),
             before or Evidence(),
             (called[0], called[1]),
@@ -198,16 +213,12 @@ def play_slow(
     shares: tuple[float, float], *, rate: float = 10.0, seed: int = 1, buckets: tuple[int, int] = (SECOND, SECOND)
 ) -> GateJudgement:
     """Return the judgement on versions that fail nothing, of whose answers so many are slow under the fault."""
-    rng = np.random.default_rng(seed)
     settings = GateSettings(slow_edges=slow_edges(timed(1000, 5), 25.0))
-    sums, state, at_s = [[0, 0], [0, 0]], dict[str, Any](), 0.0
+    arrivals, state, at_s = Arrivals(shares, rate, seed), dict[str, Any](), 0.0
     while True:
         at_s += 2
-        for arm in (0, 1):
-            requests = int(rng.poisson(rate * 2))
-            sums[arm][0] += requests
-            sums[arm][1] += int(rng.binomial(requests, shares[arm]))
-        arms = Evidence(*(timed(*each, bucket) for each, bucket in zip(sums, buckets, strict=True)))
+        arrivals.go_on()
+        arms = Evidence(*(timed(*each, bucket) for each, bucket in zip(arrivals.sums, buckets, strict=True)))
         judgement = judge_gate(settings, GateSample(GateStage.FAULT, arms, at_s=at_s), state)
         state = json.loads(json.dumps(judgement.state))
         if judgement.verdict is not Verdict.UNDECIDED or judgement.ending is not Ending.NONE:

@@ -16,7 +16,7 @@ from serinus.analysis.advice import advise
 from serinus.analysis.holding import holds
 from serinus.analysis.model import Finding, Numbers, Verdict
 from serinus.analysis.words import lasting
-from serinus.api.release import CanaryStatus, Phase, RunStatus
+from serinus.api.release import CanaryStatus, ExperimentStatus, Phase, RunStatus
 from serinus.cli import explaining, session, view
 from serinus.cli.app import app
 from serinus.cli.session import Exit, Place
@@ -121,6 +121,14 @@ def test_explain_as_json_has_the_same_numbers(use: Any, under_way: RunStatus) ->
     assert metric["excess"]["lower"] < metric["excess"]["estimate"] < metric["excess"]["upper"]
     assert metric["neededSeconds"] == pytest.approx(metric["needed"] / found["requestsPerSecond"], rel=0.01)
     assert found["requestsPerSecond"] == pytest.approx(20, rel=0.3)
+    assert found["experiments"] == []
+
+
+def test_explain_as_json_has_the_experiments(use: Any, under_way: RunStatus) -> None:
+    made = ExperimentStatus(name="stock-fails", what="answer 503", verdict="Failed", budget=200, spent=23)
+    use(canary(under_way.model_copy(update={"experiments": [made]})))
+    (found,) = json.loads(call("explain", "cart", "-o", "json").stdout)["experiments"]
+    assert (found["name"], found["verdict"], found["budget"], found["spent"]) == ("stock-fails", "Failed", 200, 23)
 
 
 def test_explain_before_the_first_run_says_so(use: Any) -> None:

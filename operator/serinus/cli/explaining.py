@@ -249,6 +249,7 @@ def as_json(what: Explained) -> Object:
         "message": what.message,
         "heldBy": list(what.holds),
         "metrics": [metric_json(finding, what.rate) for finding in what.findings],
+        "experiments": [each.model_dump(mode="json", by_alias=True) for each in run.experiments],
     }
 
 
