@@ -327,7 +327,11 @@ class App:
 
     def wait_phase(self, *phases: str, within_s: float = 90) -> Object:
         """Wait until the phase is one of these; return the status."""
-        eventually(lambda: self.phase() in phases, f"phase {' or '.join(phases)} ({self.namespace})", within_s)
+        try:
+            eventually(lambda: self.phase() in phases, f"phase {' or '.join(phases)} ({self.namespace})", within_s)
+        except AssertionError as late:
+            late.add_note(f"the status: {json.dumps(self.status())}")
+            raise
         return self.status()
 
     def wait_weight(self, weight: int, within_s: float = 60) -> None:
