@@ -191,11 +191,19 @@ class App:
     # -- setting up
 
     def create(
-        self, *, replicas: int = 2, rate: int = 100, caller: bool = True, behind: tuple[str, ...] = (), **env: str
+        self,
+        *,
+        replicas: int = 2,
+        rate: int = 100,
+        caller: bool = True,
+        patience: str = "5s",
+        behind: tuple[str, ...] = (),
+        **env: str,
     ) -> None:
         """Create namespace, Deployment, Service and caller, and wait until they serve.
 
-        With ``behind``, ``web`` calls a service of that name, which is there as well.
+        The caller gives a request up after its ``patience``. With ``behind``, ``web`` calls a service of that name,
+        which is there as well.
         """
         self._behind = bool(behind)
         self.cluster.apply(
@@ -211,7 +219,7 @@ class App:
         self.cluster.apply(self.deployment("v1", replicas=replicas, **env), self.service())
         self.cluster.kubectl(*rolled_out, timeout_s=130)
         if caller:  # only now: what failed before there were pods would be remembered as stable's own failures
-            self.cluster.apply(self.caller(rate))
+            self.cluster.apply(self.caller(rate, patience))
             self.cluster.kubectl(*rolled_out, timeout_s=130)
             eventually(lambda: self.report()["total"] > 10, "the caller gets answers", 60)
 
@@ -259,12 +267,12 @@ class App:
             "spec": {"selector": {"app": name}, "ports": [port]},
         }
 
-    def caller(self, rate: int, url: str = "http://web/") -> Object:
+    def caller(self, rate: int, patience: str = "5s", url: str = "http://web/") -> Object:
         container = {
             "name": "load",
             "image": SHOP,
             "imagePullPolicy": "IfNotPresent",
-            "args": ["load", "--url", url, "--rate", str(rate), "--duration", "1h"],
+            "args": ["load", "--url", url, "--rate", str(rate), "--timeout", patience, "--duration", "1h"],
             "ports": [{"name": "report", "containerPort": 9100}],
             "readinessProbe": {"httpGet": {"path": "/healthz", "port": "report"}, "periodSeconds": 1},
             "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},

@@ -39,6 +39,21 @@ def test_a_slow_version_is_rolled_back_by_comparison_with_the_stable_one(app: Ap
     assert report["failed_by_us"] == 0
 
 
+def test_a_candidate_that_hangs_until_callers_give_up_is_rolled_back(app: App) -> None:
+    app.create(rate=50, patience="2s")
+    app.adopt({"weight": 20, "for": "5m"}, analysis={"latency": {"compare": False}, "successRate": {"maxDrop": 1}})
+    since = app.mark()
+    app.ship("v2", LATENCY="1m")
+    status = app.wait_phase("Failed", within_s=120)
+    assert "callers gave up" in status["message"]
+    given_up = metric(app, "abandoned")
+    assert given_up["bad"] > 0.9 * given_up["requests"] > 0
+    assert given_up["stableBad"] < 0.1 * given_up["stableRequests"]
+    report = app.report(since)
+    print(f"given up: {report['versions']}; {status['message']}")
+    assert report["failed_by_us"] <= given_up["bad"] + 50
+
+
 @pytest.mark.acceptance(34)
 @pytest.mark.parametrize("choice", ["Hold", "Promote", "Rollback"])
 def test_without_requests_the_deadline_does_what_on_inconclusive_says(app: App, choice: str) -> None:

@@ -273,7 +273,7 @@ def test_a_good_release_is_promoted_when_it_has_been_watched() -> None:
     watch_s = found.ended_s - found.shipped_s
     assert (watch_s >= PROFILES["Fast"].watch_s).all()
     assert (found.shipped_s >= PROFILES["Fast"].settings.shortest_s - PREPARING_S).all()
-    assert set(found.peaks) == {"success-rate", "latency"}
+    assert set(found.peaks) == {"success-rate", "latency", "abandoned"}
 
 
 # Who plays what

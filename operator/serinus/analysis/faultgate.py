@@ -67,7 +67,7 @@ def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, l
 def _block(settings: GateSettings, sample: GateSample, taken: list[int]) -> tuple[Block | None, list[int]]:
     """Return what is new since ``taken``, once both arms have requests in it, and what is taken then."""
     both = (sample.arms.candidate, sample.arms.stable)
-    known = [number for arm in both for number in (arm.failures, arm.requests)]
+    known = [number for arm in both for number in (arm.unserved, arm.requests)]
     known += [sum(arm.buckets) for arm in both]
     known += sample.calls
     known += [slower_than(arm, edge) for arm in both for edge in settings.slow_edges]
@@ -179,8 +179,8 @@ def _spilled(sample: GateSample) -> str:
     ):
         if not before.requests:
             continue
-        margin = _SPILL_POINTS + _SPILL_FACTOR * before.failures / before.requests
-        if log_e_difference(now.failures, now.requests, before.failures, before.requests, min(margin, 0.99)) >= SURE:
+        margin = _SPILL_POINTS + _SPILL_FACTOR * before.unserved / before.requests
+        if log_e_difference(now.unserved, now.requests, before.unserved, before.requests, min(margin, 0.99)) >= SURE:
             shares = percent(_share(now)), percent(_share(before))
             return f"{shares[0]} of the {name} other requests fail since the fault began, before it were {shares[1]}"
     return ""
@@ -202,9 +202,9 @@ def _difference(sample: GateSample) -> tuple[float, float, float] | None:
 
 def _pair(evidence: Evidence) -> tuple[int, int, int, int]:
     return (
-        evidence.candidate.failures,
+        evidence.candidate.unserved,
         evidence.candidate.requests,
-        evidence.stable.failures,
+        evidence.stable.unserved,
         evidence.stable.requests,
     )
 
@@ -291,4 +291,4 @@ def _of(arm: Counts) -> str:
 
 
 def _share(arm: Counts) -> float:
-    return 100 * arm.failures / arm.requests if arm.requests else 0.0
+    return 100 * arm.unserved / arm.requests if arm.requests else 0.0

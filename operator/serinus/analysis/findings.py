@@ -6,7 +6,7 @@ from serinus.analysis.engine import Readout
 from serinus.analysis.latency import percentile_ms, slower_than
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Finding, Numbers, Sample, Verdict
 from serinus.analysis.monitor import Monitor, Watched
-from serinus.analysis.rows import ERRORS, LATENCY
+from serinus.analysis.rows import ABANDONED, ERRORS, LATENCY
 from serinus.analysis.settings import Margin, Row, Settings, Tolerance
 from serinus.analysis.words import TIMES, count, milliseconds, percent
 from serinus.api.canary import CanarySpec
@@ -72,6 +72,26 @@ def errors_finding(spec: CanarySpec, sample: Sample, monitor: Monitor, watched: 
         message=_sentence(seen, verdict, limit, numbers, monitor.settings),
         numbers=numbers,
     )
+
+
+def abandoned_finding(sample: Sample, monitor: Monitor, watched: Watched, readout: Readout) -> list[Finding]:
+    """Return what the requests say that callers gave up; nothing while there are none."""
+    candidate, stable = sample.total.candidate, sample.total.stable
+    if not candidate.abandoned and not stable.abandoned:
+        return []
+    rows = [index for index, row in enumerate(monitor.engine.rows) if row.family == ABANDONED]
+    verdict, which = _verdict(monitor, readout, ABANDONED, rows)
+    limit = _limit(monitor.engine.rows[which], watched.now_s, verdict)
+    pair = candidate.abandoned, candidate.requests, stable.abandoned, stable.requests
+    numbers = _numbers(*pair, monitor, watched, readout, ABANDONED, rows)
+    share, stable_share = (
+        100 * counts.abandoned / counts.requests if counts.requests else None for counts in (candidate, stable)
+    )
+    against = f" (stable {percent(stable_share)} of {stable.requests:,})" if stable_share is not None else ""
+    part = percent(share) if share is not None else "none"
+    seen = f"callers gave up {part} of {count(candidate.requests, 'request')} before the answer came{against}"
+    message = _sentence(seen, verdict, limit, numbers, monitor.settings)
+    return [Finding(ABANDONED, verdict, share, stable_share, limit, message=message, numbers=numbers)]
 
 
 def latency_finding(
@@ -190,7 +210,7 @@ def _line(margin: Margin | Tolerance, row: Row) -> str:
         return f"stable's share slower than {edge} {_more(margin)}"
     if margin.rho == 0:
         return percent(100 - share)
-    return f"stable's failures {_more(margin)}"
+    return f"stable's {'share' if row.family == ABANDONED else 'failures'} {_more(margin)}"
 
 
 def _more(margin: Margin | Tolerance) -> str:

@@ -150,4 +150,4 @@ def _sample(row: str, stage: Stage) -> GateSample:
 
 
 def _bare(counts: Counts) -> Counts:
-    return Counts(counts.requests, counts.failures)
+    return Counts(counts.requests, counts.failures, abandoned=counts.abandoned)

@@ -95,10 +95,10 @@ class GateSample:
 
     @property
     def spent(self) -> int:
-        """Failed requests of both arms, without as many as fail anyway: by each version's share before the fault."""
-        failed = self.arms.candidate.failures + self.arms.stable.failures
+        """Requests of both arms that failed or were given up, without as many as do anyway, by the share before."""
+        failed = self.arms.candidate.unserved + self.arms.stable.unserved
         pairs = (self.arms.candidate, self.before.candidate), (self.arms.stable, self.before.stable)
-        usual = sum(arm.requests * before.failures / before.requests for arm, before in pairs if before.requests)
+        usual = sum(arm.requests * before.unserved / before.requests for arm, before in pairs if before.requests)
         return max(0, failed - round(usual))
 
 

@@ -16,13 +16,13 @@ from serinus.analysis.advice import Advice, advise
 from serinus.analysis.dispersion import SPAN_S
 from serinus.analysis.engine import Arms, Readout
 from serinus.analysis.evalues import Floats
-from serinus.analysis.findings import errors_finding, latency_finding, worst_of
+from serinus.analysis.findings import abandoned_finding, errors_finding, latency_finding, worst_of
 from serinus.analysis.latency import slower_than
 from serinus.analysis.model import Counts, Evidence, Finding, Judgement, Sample, Verdict
 from serinus.analysis.monitor import Monitor, Scrape, Watched, monitor_of
 from serinus.analysis.queries import judge_queries
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import ERRORS, MOST_HISTORY, Plan, choose_edges, fewest, plan_of
+from serinus.analysis.rows import ABANDONED, ERRORS, MOST_HISTORY, Plan, choose_edges, fewest, plan_of
 from serinus.analysis.settings import Row
 from serinus.analysis.users import UserTests
 from serinus.analysis.words import count
@@ -31,7 +31,7 @@ from serinus.api.canary import CanarySpec
 _ALL = 100
 _BESIDE = 5.0
 """So many remembered requests of stable stand beside one of the candidate's."""
-_TESTS = 2
+_TESTS = 3
 """Raised when the state of the tests gets another shape or meaning: a run under way then begins its tests anew."""
 _RATE_KNOWN_S = 5.0
 """So long the requests are counted before their rate decides the first weight."""
@@ -160,11 +160,11 @@ def _opened(spec: CanarySpec, sample: Sample, state: dict[str, Any]) -> Bench | 
     raw = state.get("tests") or {}
     print_ = fingerprint(spec)
     if raw.get("print") == print_:
-        before = _counts(raw["before"])
+        before = Counts.of_row(raw["before"])
         edges = tuple(raw["edges"])
         plan = plan_of(spec, edges, before)
         monitor = monitor_of(plan.settings, plan.rows)
-        taken = Evidence(*(_counts(row) for row in raw["taken"]))
+        taken = Evidence(*(Counts.of_row(row) for row in raw["taken"]))
         halves = (tuple(raw["halves"][0]), tuple(raw["halves"][1]))
         return Bench(plan, monitor, record.load(raw["watched"]), edges, before, taken, halves, print_)
     total = sample.total
@@ -206,8 +206,8 @@ def _closed(bench: Bench) -> dict[str, Any]:
     return {
         "print": bench.print,
         "edges": list(bench.edges),
-        "before": _row(bench.before),
-        "taken": [_row(bench.taken.candidate), _row(bench.taken.stable)],
+        "before": bench.before.row(),
+        "taken": [bench.taken.candidate.row(), bench.taken.stable.row()],
         "halves": [list(half) for half in bench.halves],
         "watched": record.dump(bench.watched),
     }
@@ -274,7 +274,9 @@ def arms_of(rows: tuple[Row, ...], counted: Evidence) -> Arms:
 
 
 def _bad(counts: Counts, row: Row) -> int:
-    return counts.failures if row.edge is None else slower_than(counts, row.edge)
+    if row.edge is not None:
+        return slower_than(counts, row.edge)
+    return counts.abandoned if row.family == ABANDONED else counts.failures
 
 
 def _requests(counts: Counts, row: Row) -> int:
@@ -286,12 +288,5 @@ def _findings(spec: CanarySpec, sample: Sample, bench: Bench, readout: Readout) 
     return [
         errors_finding(spec, sample, bench.monitor, bench.watched, readout),
         *latency_finding(spec, sample, bench.monitor, bench.watched, readout),
+        *abandoned_finding(sample, bench.monitor, bench.watched, readout),
     ]
-
-
-def _row(counts: Counts) -> list[int]:
-    return [counts.requests, counts.failures, *counts.buckets]
-
-
-def _counts(row: list[int]) -> Counts:
-    return Counts(row[0], row[1], tuple(row[2:]))

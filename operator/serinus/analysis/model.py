@@ -1,5 +1,6 @@
 """Evidence and verdicts: what every judge takes and gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -18,21 +19,39 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tries that one version answered, counted by the callers' sidecars.
+    """Tries of one version that came to an end, counted by the callers' sidecars.
 
-    ``requests`` and ``failures`` are tries, retried ones included. ``buckets`` are the tries per latency bucket (not
-    cumulative), one more than ``LATENCY_EDGES_MS``; a try that timed out counts in the last.
+    ``requests``, ``failures`` and ``abandoned`` are tries, retried ones included. ``buckets`` are the tries per latency
+    bucket (not cumulative), one more than ``LATENCY_EDGES_MS``; a try that timed out counts in the last. A try is
+    ``abandoned`` when its caller went away before the answer began: that is no failure, and has no latency.
     """
 
     requests: int = 0
     failures: int = 0
     buckets: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+    abandoned: int = 0
+
+    @classmethod
+    def of_row(cls, row: Sequence[int]) -> "Counts":
+        """Return what ``row`` wrote; a row of before there were abandoned tries has none."""
+        end = 2 + len(LATENCY_EDGES_MS) + 1
+        return cls(row[0], row[1], tuple(row[2:end]), row[end] if len(row) > end else 0)
+
+    def row(self) -> list[int]:
+        """Return the counts as plain JSON."""
+        return [self.requests, self.failures, *self.buckets, self.abandoned]
+
+    @property
+    def unserved(self) -> int:
+        """Tries that did not give the caller what it came for: failed ones and abandoned ones."""
+        return self.failures + self.abandoned
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             self.requests + other.requests,
             self.failures + other.failures,
             tuple(a + b for a, b in zip(self.buckets, other.buckets, strict=True)),
+            self.abandoned + other.abandoned,
         )
 
     def __sub__(self, other: "Counts") -> "Counts":
@@ -40,13 +59,15 @@ class Counts:
             self.requests - other.requests,
             self.failures - other.failures,
             tuple(a - b for a, b in zip(self.buckets, other.buckets, strict=True)),
+            self.abandoned - other.abandoned,
         )
 
     def risen(self, now: "Counts") -> "Counts":
         """Return the larger of each number: what was inferred of requests under way may be taken back again."""
         requests = max(self.requests, now.requests)
         buckets = tuple(map(max, zip(self.buckets, now.buckets, strict=True)))
-        return Counts(requests, min(requests, max(self.failures, now.failures)), buckets)
+        failures, abandoned = max(self.failures, now.failures), max(self.abandoned, now.abandoned)
+        return Counts(requests, min(requests, failures), buckets, min(requests, abandoned))
 
 
 @dataclass(frozen=True, slots=True)

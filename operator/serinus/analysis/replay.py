@@ -101,7 +101,7 @@ def replay(record: dict[str, Any]) -> Replayed:
         KeyError, TypeError, ValueError: the record is none.
     """
     spec, tests, rows = spec_of(record), record.get("tests"), record["rows"]
-    before, edges = (_counts(tests["before"]), tuple(tests["edges"])) if tests else (Counts(), ())
+    before, edges = (Counts.of_row(tests["before"]), tuple(tests["edges"])) if tests else (Counts(), ())
     course = _Course(spec, edges, before)
     for row in rows:
         course.take(row)
@@ -132,7 +132,7 @@ def _compared(record: dict[str, Any], tests: dict[str, Any] | None, course: _Cou
         for what, version, recorded in zip(
             (bench.taken.candidate, bench.taken.stable), ("candidate", "stable version"), tests["taken"], strict=True
         ):
-            if what != _counts(recorded):
+            if what != Counts.of_row(recorded):
                 seen, wanted = (count(number, "request") for number in (what.requests, recorded[0]))
                 found.append(f"the rows hold {seen} to the {version}, the record {wanted}")
         offs.append(apart(tests["watched"], states.dump(bench.watched)))
@@ -155,7 +155,7 @@ def _judged(record: dict[str, Any], course: _Course) -> tuple[tuple[Finding, ...
     own: list[Finding] = []
     if course.bench is not None:
         bench = course.bench
-        sample = Sample(total=Evidence(*(_counts(row) for row in record["total"])))
+        sample = Sample(total=Evidence(*(Counts.of_row(row) for row in record["total"])))
         readout = bench.monitor.engine.read(bench.watched.state, bench.watched.now_s)
         parts = (course.spec, sample, bench.monitor, bench.watched, readout)
         own = [errors_finding(*parts), *latency_finding(*parts)]
@@ -209,7 +209,3 @@ def numbers_of(metric: dict[str, Any]) -> Numbers | None:
         metric.get("safe"),
         metric.get("needed"),
     )
-
-
-def _counts(row: list[int]) -> Counts:
-    return Counts(row[0], row[1], tuple(row[2:]))

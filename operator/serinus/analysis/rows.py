@@ -14,6 +14,7 @@ from serinus.api.canary import CanarySpec
 
 ERRORS = "success-rate"
 LATENCY = "latency"
+ABANDONED = "abandoned"
 
 _SHARES = (0.5, 0.25, 0.1, 0.01, 0.001)
 """Shares of stable's requests that are slower than an edge; the edges that come nearest are tested."""
@@ -85,7 +86,7 @@ def rows_of(analysis: Analysis, edges: tuple[int, ...], stable: Counts) -> tuple
     if analysis.latency.compare and analysis.timed:
         rows += [_slow(analysis.latency, profile, edge) for edge in edges]
     rows += _limited(analysis.latency, stable)
-    return tuple(rows)
+    return (*rows, _abandoned(analysis.latency, profile))
 
 
 def _errors(limits: SuccessRate, profile: Profile) -> Row:
@@ -103,6 +104,15 @@ def _slow(limits: Latency, profile: Profile, edge: int) -> Row:
         limits.promise, limits.tolerances, profile.promise_latency, profile.tolerances_latency
     )
     return Row(LATENCY, promise, tolerances, edge=edge)
+
+
+def _abandoned(limits: Latency, profile: Profile) -> Row:
+    """Return the row of requests that callers gave up: as much as of slow ones, whether latency is judged or not.
+
+    A candidate that hangs shows in these alone. They can roll it back, but need not be shown to be few.
+    """
+    promise, _ = _margins(limits.promise, None, profile.promise_latency, ())
+    return Row(ABANDONED, promise, ())
 
 
 def _margins(

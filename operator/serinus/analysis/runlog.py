@@ -204,7 +204,8 @@ def counts_text(counts: Counts) -> str:
     if first is not None:
         last = max(index for index, tries in enumerate(counts.buckets) if tries)
         buckets = f"@{first}:{sparse(counts.buckets[first : last + 1])}"
-    return f"{requests}{failures}{buckets}" or _NOTHING
+    abandoned = f"~{counts.abandoned}" if counts.abandoned else ""
+    return f"{requests}{failures}{abandoned}{buckets}" or _NOTHING
 
 
 def sparse(numbers: Sequence[int]) -> str:
@@ -224,5 +225,7 @@ def counts_of(text: str) -> Counts:
         first, _, tries = held.partition(":")
         for index, number in enumerate(tries.split(",")):
             buckets[int(first) + index] = int(number or 0)
+    counted, _, abandoned = counted.partition("~")
     requests, _, failures = counted.partition("/")
-    return Counts(int(requests) if requests else sum(buckets), int(failures or 0), tuple(buckets))
+    every = int(requests) if requests else sum(buckets)
+    return Counts(every, int(failures or 0), tuple(buckets), int(abandoned or 0))

@@ -103,8 +103,7 @@ def _holds(spec: CanarySpec, run: RunStatus) -> list[str]:
     from serinus.analysis.monitor import monitor_of
     from serinus.analysis.rows import plan_of
 
-    before = tests["before"]
-    tested = plan_of(spec, tuple(tests["edges"]), Counts(before[0], before[1], tuple(before[2:])))
+    tested = plan_of(spec, tuple(tests["edges"]), Counts.of_row(tests["before"]))
     monitor, watched = monitor_of(tested.settings, tested.rows), record.load(tests["watched"])
     at_weight_s = watched.now_s - since(run.started_at, datetime.fromisoformat(run.acknowledged_at))
     requests = evidence.load(run.evidence).window.candidate.requests

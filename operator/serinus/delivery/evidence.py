@@ -73,7 +73,7 @@ class Book:
             "mark": dump_counts(self.mark),
             "baseHalves": [list(half) for half in self.base_halves],
             "halves": [list(half) for half in self.halves],
-            "before": _row(self.before),
+            "before": self.before.row(),
             "stablePods": self.stable_pods,
             "notes": self.notes,
         }
@@ -90,7 +90,7 @@ def load(raw: dict[str, Any]) -> Book:
         mark=load_counts(raw["mark"]),
         base_halves=_halves(raw["baseHalves"]),
         halves=_halves(raw["halves"]),
-        before=_counts(raw["before"]),
+        before=Counts.of_row(raw["before"]),
         stable_pods=raw["stablePods"],
         notes=raw.get("notes") or {},
     )
@@ -120,17 +120,9 @@ def _add(one: Evidence, two: Evidence) -> Evidence:
 
 def dump_counts(evidence: Evidence) -> list[list[int]]:
     """Return counts as plain JSON."""
-    return [_row(evidence.candidate), _row(evidence.stable)]
+    return [evidence.candidate.row(), evidence.stable.row()]
 
 
 def load_counts(raw: list[list[int]]) -> Evidence:
     """Return what ``dump_counts`` wrote."""
-    return Evidence(*(_counts(row) for row in raw))
-
-
-def _row(counts: Counts) -> list[int]:
-    return [counts.requests, counts.failures, *counts.buckets]
-
-
-def _counts(row: list[int]) -> Counts:
-    return Counts(row[0], row[1], tuple(row[2:]))
+    return Evidence(*(Counts.of_row(row) for row in raw))

@@ -14,10 +14,10 @@ STATS = (
     # The clusters of managed Services, by which variants are judged; ``retry.`` holds tries that were made good.
     (
         r"cluster\.[^.]+\|(stable|candidate)(-fault)?\.("
-        r"upstream_rq_(completed|total|active|time|timeout|per_try_timeout|rx_reset|[1-5]xx|[1-5]\d\d"
+        r"upstream_rq_(completed|total|active|time|timeout|per_try_timeout|[rt]x_reset|[1-5]xx|[1-5]\d\d"
         r"|retry|retry_success|retry_limit_exceeded|pending_(overflow|failure_eject))"
         r"|retry\.upstream_rq_(completed|[1-5]xx)"
-        r"|upstream_cx_(connect_fail|none_healthy|active|http2_total|destroy(_remote)?_with_active_rq)"
+        r"|upstream_cx_(connect_fail|none_healthy|active|http2_total|destroy(_remote|_local)?_with_active_rq)"
         r"|membership_(healthy|total)"
         r"|grpc\.(\d+|success|failure|total))"
     ),

@@ -11,10 +11,12 @@ a connection cut, HTTP/1        ``total``, ``destroy_remote_with_active_rq``
 a connection cut, HTTP/2        ``total``, ``pending_failure_eject``
 a reset of the stream, HTTP/2   ``total``, ``rx_reset``
 a try that takes too long       ``total``, ``timeout`` or ``per_try_timeout``; no latency
-the client goes away            ``total`` only
+the client goes away, HTTP/1    ``total``, ``destroy_local_with_active_rq``
+the client goes away, HTTP/2    ``total``, ``tx_reset``
 ==============================  ==================================================================================
 
-Whatever of these is not retried is also ``completed`` and ``5xx``, by Envoy's own reply. A gRPC status is counted once
+A try that takes too long is also cut by the sidecar, so it leaves behind what a client that goes away does. Whatever of
+these is not retried is also ``completed`` and ``5xx``, by Envoy's own reply. A gRPC status is counted once
 per request, for the cluster of its first try.
 
 A cluster with ``track_cluster_stats: {per_endpoint_stats: true}`` also shows its endpoints, whatever the list of kept
@@ -42,6 +44,8 @@ _FIELDS = {
     "upstream_cx_connect_fail": "connect_failures",
     "upstream_cx_destroy_remote_with_active_rq": "cut",
     "upstream_rq_rx_reset": "reset",
+    "upstream_cx_destroy_local_with_active_rq": "closed",
+    "upstream_rq_tx_reset": "withdrawn",
     "upstream_rq_timeout": "timeouts",
     "upstream_rq_per_try_timeout": "try_timeouts",
     "upstream_cx_none_healthy": "no_host",
@@ -75,6 +79,8 @@ class ClusterCounters:
     connect_failures: int = 0
     cut: int = 0
     reset: int = 0
+    closed: int = 0
+    withdrawn: int = 0
     timeouts: int = 0
     try_timeouts: int = 0
     no_host: int = 0
@@ -104,11 +110,12 @@ class ClusterCounters:
         return replace(change, **anew)
 
     def counts(self) -> Counts:
-        """Return tries, failed tries and latencies.
+        """Return tries, failed and abandoned tries, and latencies.
 
         Failures are what was begun and not answered well, which is exact but for answers that are still being sent;
         so it is held between the least and the most that the counters of failures allow. A try that took too long
-        counts in the last bucket.
+        counts in the last bucket. Abandoned is what was begun and neither answered nor failed, as far as the sidecar
+        itself ended it.
         """
         well = self.completed - self.errors
         answered = self.errors + self.retried_errors
@@ -123,7 +130,10 @@ class ClusterCounters:
         requests = max(failed, min(well + failed, self.total + unconnected))
         faults = min(well, max(0, self.grpc_faults - self.errors))
         slow = self.timeouts + self.try_timeouts
-        return Counts(requests, min(requests, failed + faults), (*self.buckets[:-1], self.buckets[-1] + slow))
+        ended = max(0, self.closed + self.withdrawn - slow)
+        abandoned = min(ended, max(0, connected - max(0, failed - unconnected)))
+        buckets = (*self.buckets[:-1], self.buckets[-1] + slow)
+        return Counts(requests + abandoned, min(requests, failed + faults), buckets, abandoned)
 
 
 class EndpointCounters(NamedTuple):

@@ -20,7 +20,7 @@ from serinus.analysis.guards import SETTLED_S, SHARE_FACTOR, SHARE_POINTS, share
 from serinus.analysis.model import Counts, Evidence, Sample
 from serinus.analysis.monitor import Monitor, Scrape, Watched
 from serinus.analysis.ramp import first_weight
-from serinus.analysis.rows import MOST_HISTORY, choose_edges, fewest, plan_of, settings_of
+from serinus.analysis.rows import ABANDONED, ERRORS, MOST_HISTORY, choose_edges, fewest, plan_of, settings_of
 from serinus.analysis.settings import Row
 from serinus.api.canary import CanarySpec
 from serinus.delivery import plan
@@ -242,9 +242,10 @@ def _part(arm: ArmCounts, at: Indices) -> ArmCounts:
 
 
 def _column(rows: tuple[Row, ...], arm: ArmCounts) -> tuple[Floats, Floats]:
-    """Return bad requests and requests by row, (rows, runs). Answers that never came have no latency."""
-    slower = arm.buckets[::-1].cumsum(axis=0)[::-1]
-    bad = [arm.failures if row.edge is None else slower[row.edge + 1] for row in rows]
+    """Return bad requests and requests by row, (rows, runs). Failed ones have no latency; none is given up."""
+    slower, none = arm.buckets[::-1].cumsum(axis=0)[::-1], np.zeros_like(arm.failures)
+    failed = {ERRORS: arm.failures, ABANDONED: none}
+    bad = [failed[row.family] if row.edge is None else slower[row.edge + 1] for row in rows]
     requests = [arm.requests if row.edge is None else slower[0] for row in rows]
     return np.array(bad, dtype=float), np.array(requests, dtype=float)
 
