@@ -123,6 +123,21 @@ def test_a_candidate_that_lost_its_fallback_is_found_soon_and_the_sentence_has_b
     assert judgement.spent < 60
 
 
+def test_a_candidate_that_hangs_until_callers_give_up_is_found_like_one_that_fails() -> None:
+    def sample(second: float, gone: int, requests: int) -> GateSample:
+        arms = Evidence(Counts(requests, abandoned=gone), counts(requests, 0))
+        return GateSample(stage=GateStage.FAULT, arms=arms, at_s=second)
+
+    state: dict[str, Any] = {}
+    for look in range(1, 11):
+        judgement = judge_gate(SETTINGS, sample(2.0 * look, 10 * look, 10 * look), state)
+        state = judgement.state
+        if judgement.verdict is Verdict.HARM:
+            break
+    assert judgement.verdict is Verdict.HARM
+    assert judgement.spent == 10 * look
+
+
 def test_one_that_copes_passes_and_not_before_the_least_time() -> None:
     judgement, at_s = play((0.002, 0.002))
     assert judgement.verdict is Verdict.SAFE

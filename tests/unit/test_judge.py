@@ -16,16 +16,26 @@ def counts(rng, requests, share):
     return Counts(requests, int(rng.binomial(requests, share)), tuple(int(number) for number in buckets))
 
 
-def played(analysis, bad, stable_bad, looks=30, weight=50):
-    """Return the last judgement on a candidate and a stable version with these shares of failed requests."""
+def given_up(rng, counted, share):
+    """Return counts of which callers gave up a share, before the answer came."""
+    buckets = tuple(int(rng.binomial(tries, 1 - share)) for tries in counted.buckets)
+    failures = int(rng.binomial(counted.failures, 1 - share))
+    return Counts(counted.requests, failures, buckets, counted.requests - sum(buckets))
+
+
+def played(analysis, bad, stable_bad, looks=30, weight=50, gone=(0.0, 0.0)):
+    """Return the last judgement on a candidate and a stable version with these shares of failed requests.
+
+    ``gone`` are the shares of the candidate's and of stable's requests that callers gave up.
+    """
     raw = {"targetRef": {"name": "web"}, "strategy": {"steps": [{"weight": weight}]}}
     spec = parse_live(CanarySpec, raw | {"analysis": {"warmUp": "0s", **analysis}})
     rng, total, state, verdicts = np.random.default_rng(3), Evidence(), {}, []
     before = counts(rng, 10_000, stable_bad)
     for look in range(1, looks + 1):
         total = Evidence(
-            total.candidate + counts(rng, 100, bad),
-            total.stable + (counts(rng, 100, stable_bad) if weight < 100 else Counts()),
+            total.candidate + given_up(rng, counts(rng, 100, bad), gone[0]),
+            total.stable + given_up(rng, counts(rng, 100 if weight < 100 else 0, stable_bad), gone[1]),
         )
         sample = Sample(total, total, before=before, candidates=2, stables=2, weight_pct=weight)
         now = {"at_weight_s": 2.0 * look, "now_s": 2.0 * look + 2}
@@ -84,6 +94,28 @@ def test_where_nothing_is_limited_even_a_candidate_that_always_fails_is_not_harm
 )
 def test_limits_mean_what_they_say(limits, bad, verdict):
     assert played({**limits, **NO_LATENCY}, bad, 0.001).verdict is verdict
+
+
+@pytest.mark.parametrize("limits", [{}, NO_LATENCY, {"successRate": {"maxDrop": 100}}], ids=str)
+@pytest.mark.parametrize("gone", [(1.0, 0.0), (0.5, 0.2)], ids=str)
+def test_a_candidate_that_callers_give_up_more_often_is_harmful(limits, gone):
+    judgement = played(limits, 0.001, 0.001, gone=gone)
+    assert judgement.verdict is Verdict.HARM
+    assert judgement.message.startswith(f"callers gave up {100 * gone[0]:g}"[:16])
+    (found,) = [finding for finding in judgement.findings if finding.metric == "abandoned"]
+    assert found.limit == "stable's share × 1.1 + 0.1 points"
+
+
+def test_where_callers_give_both_versions_up_alike_a_good_one_passes_and_one_that_fails_is_found():
+    impatient = {"successRate": {"maxDrop": 1}, **NO_LATENCY}
+    assert played(impatient, 0.001, 0.001, gone=(0.3, 0.3)).verdict is Verdict.SAFE
+    judgement = played(impatient, 0.1, 0.001, gone=(0.3, 0.3))
+    assert judgement.verdict is Verdict.HARM
+    assert "success rate" in judgement.message
+
+
+def test_where_nothing_is_compared_nothing_is_judged_by_what_callers_give_up():
+    assert played({"successRate": {"maxDrop": 100}, **NO_LATENCY}, 0.0, 0.0, gone=(1.0, 0.0)).verdict is Verdict.SAFE
 
 
 def test_a_look_between_two_scrapes_takes_nothing_in_and_the_next_scrape_is_taken_whole():

@@ -86,7 +86,7 @@ def rows_of(analysis: Analysis, edges: tuple[int, ...], stable: Counts) -> tuple
     if analysis.latency.compare and analysis.timed:
         rows += [_slow(analysis.latency, profile, edge) for edge in edges]
     rows += _limited(analysis.latency, stable)
-    return (*rows, _abandoned(analysis.latency, profile))
+    return (*rows, _abandoned(analysis, profile))
 
 
 def _errors(limits: SuccessRate, profile: Profile) -> Row:
@@ -106,13 +106,14 @@ def _slow(limits: Latency, profile: Profile, edge: int) -> Row:
     return Row(LATENCY, promise, tolerances, edge=edge)
 
 
-def _abandoned(limits: Latency, profile: Profile) -> Row:
-    """Return the row of requests that callers gave up: as much as of slow ones, whether latency is judged or not.
+def _abandoned(analysis: Analysis, profile: Profile) -> Row:
+    """Return the row of requests that callers gave up: as many as of slow ones, if failures or latency are compared.
 
     A candidate that hangs shows in these alone. They can roll it back, but need not be shown to be few.
     """
-    promise, _ = _margins(limits.promise, None, profile.promise_latency, ())
-    return Row(ABANDONED, promise, ())
+    promise, _ = _margins(analysis.latency.promise, None, profile.promise_latency, ())
+    compared = analysis.latency.compare or (analysis.success_rate.max_drop or 0) < _COMPARED_UP_TO
+    return Row(ABANDONED, promise if compared else _NEVER, ())
 
 
 def _margins(
