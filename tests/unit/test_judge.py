@@ -7,6 +7,7 @@ import pytest
 
 from serinus.analysis.judge import judge
 from serinus.analysis.model import Counts, Evidence, Sample, Verdict
+from serinus.analysis.words import TIMES
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec
 
@@ -103,7 +104,7 @@ def test_a_candidate_that_callers_give_up_more_often_is_harmful(limits, gone):
     assert judgement.verdict is Verdict.HARM
     assert judgement.message.startswith(f"callers gave up {100 * gone[0]:g}"[:16])
     (found,) = [finding for finding in judgement.findings if finding.metric == "abandoned"]
-    assert found.limit == "stable's share × 1.1 + 0.1 points"
+    assert found.limit == f"stable's share {TIMES} 1.1 + 0.1 points"
 
 
 def test_where_callers_give_both_versions_up_alike_a_good_one_passes_and_one_that_fails_is_found():
