@@ -163,9 +163,7 @@ def test_a_run_replays_through_restarts_of_the_operator_and_its_reader() -> None
     assert same(run.play(30)).scrapes == 270
 
 
-@pytest.mark.parametrize(
-    ("failures", "abandoned", "buckets"), [(0, 0, 0), (3, 0, 5), (0, 4, 0), (2, 4, 5), (0, 9, 7)]
-)
+@pytest.mark.parametrize(("failures", "abandoned", "buckets"), [(0, 0, 0), (3, 0, 5), (0, 4, 0), (2, 4, 5), (0, 9, 7)])
 def test_counts_are_the_same_when_they_were_written_and_read(failures: int, abandoned: int, buckets: int) -> None:
     counted = Counts(buckets + failures + abandoned, failures, (0, buckets, *Counts().buckets[2:]), abandoned)
     assert runlog.counts_of(runlog.counts_text(counted)) == counted
