@@ -242,10 +242,7 @@ class Engine:
         rows = self._row
         of_row = Arms(arms.counts[:, rows])
         known = q_b[rows]
-        rho, delta, line, q_c, bets = (
-            np.concatenate([_flat(one, len(warm)), _flat(other, len(warm))])
-            for one, other in zip(self._on_harm(warm, q_b), self._on_safety(warm, q_b), strict=True)
-        )
+        rho, delta, line, q_c, bets = _joined(self._on_harm(warm, q_b), self._on_safety(warm, q_b))
         value = _tempered(log_e(*_taken(of_row, bets, rho), q_c, known, rho, delta), of_row, kappas[rows], line, known)
         harm, safe = np.split(value, [len(self.rows) * self._effects.size])
         self._let_in(state, harm.reshape(state.harm.shape), arms, lengths_s)
@@ -260,7 +257,7 @@ class Engine:
         odds = line / (1 - line) * self._effects
         q_c = np.minimum(odds / (1 + odds), _MOST)
         bets = (q_c > height) & (warm | (self._effects >= self.settings.warm_effect))
-        return tuple(part + np.zeros_like(q_c) for part in (rho, delta, line, q_c, bets))
+        return rho, delta, line, q_c, bets
 
     def _on_safety(self, warm: NDArray[np.bool_], q_b: Floats) -> tuple[Floats, ...]:
         """Return the same for the alternatives that bet on safety."""
@@ -273,7 +270,7 @@ class Engine:
         q_c = np.concatenate([_SAFE_EFFECTS[None, :, None] * known[:, None], 0.5 * line], axis=1)
         q_c = np.minimum(np.maximum(q_c, _LEAST / 10), _MOST)
         bets = (q_c < 0.95 * line) & warm
-        return tuple(part + np.zeros_like(q_c) for part in (rho, delta, line, q_c, bets))
+        return rho, delta, line, q_c, bets
 
     def _let_in(self, state: State, value: Floats, arms: Arms, lengths_s: Floats) -> None:
         """Add evidence for harm, as far as there is room for it."""
@@ -323,8 +320,14 @@ def _surprises(arms: Arms, q_b: Floats) -> NDArray[np.bool_]:
     return np.asarray(deviance > _SURPRISE)
 
 
-def _flat(part: Floats, runs: int) -> Floats:
-    return part.reshape(-1, runs)
+def _joined(harm: tuple[Floats, ...], safety: tuple[Floats, ...]) -> Floats:
+    """Return what ``_on_harm`` and ``_on_safety`` gave, in full and one after the other: (5, alternatives, N)."""
+    (rows, effects, runs), on_safety = harm[3].shape, safety[3].shape
+    joined = np.empty((len(harm), rows * effects + on_safety[0] * on_safety[1], runs))
+    for part, one, other in zip(joined, harm, safety, strict=True):
+        part[: rows * effects].reshape(rows, effects, runs)[...] = one
+        part[rows * effects :].reshape(on_safety)[...] = other
+    return joined
 
 
 def _taken(arms: Arms, bets: Floats, rho: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -34,7 +34,8 @@ def project(
 ) -> tuple[Floats, Floats, Floats]:
     """Return the point of the line that is nearest to the alternative, and how far from nearest it may be.
 
-    All arguments broadcast against each other.
+    Newton's steps along the line, on the first and second derivative of what is minimised; where one would lead out of
+    what is known to hold the point, that is halved. All arguments broadcast against each other.
 
     Args:
         q_c: the candidate's share in the alternative, between 0 and 1, both excluded.
@@ -51,12 +52,17 @@ def project(
     p_b = np.minimum(np.maximum(_poisson_point(q_c, q_b, n_c, n_b, rho, delta), _LEAST), most)
     low, high = np.full_like(p_b, _LEAST), most + np.zeros_like(p_b)
     for _ in range(_ROUNDS):
-        slope, curve = _slope(p_b, q_c, q_b, n_c, n_b, rho, delta)
+        p_c = _within(rho * p_b + delta)
+        hit_c, miss_c = q_c / p_c, (1 - q_c) / (1 - p_c)
+        hit_b, miss_b = q_b / p_b, (1 - q_b) / (1 - p_b)
+        slope = n_c * rho * (miss_c - hit_c) + n_b * (miss_b - hit_b)
         left = np.where(slope > 0, (p_b - _LEAST) * slope, (p_b - most) * slope)
         if left.max(initial=0.0) < _NEAR:
             break
         low, high = np.where(slope < 0, p_b, low), np.where(slope < 0, high, p_b)
-        step = p_b - slope / curve
+        curve_c = hit_c / p_c + miss_c / (1 - p_c)
+        curve_b = hit_b / p_b + miss_b / (1 - p_b)
+        step = p_b - slope / np.maximum(n_c * rho * rho * curve_c + n_b * curve_b, _LEAST)
         p_b = np.where((step >= low) & (step <= high), step, (low + high) / 2)
     return _within(rho * p_b + delta), p_b, left
 
@@ -64,19 +70,6 @@ def project(
 def _within(share: Floats, least: float = _LEAST) -> Floats:
     """``np.clip`` to what a share may be, at a third of its price for small arrays."""
     return np.minimum(np.maximum(share, least), 1 - _LEAST)
-
-
-def _slope(
-    p_b: Floats, q_c: Floats, q_b: Floats, n_c: Floats, n_b: Floats, rho: Floats, delta: Floats
-) -> tuple[Floats, Floats]:
-    """Return the first and second derivative, along the line, of what is minimised."""
-    p_c = _within(rho * p_b + delta)
-    hit_c, miss_c = q_c / p_c, (1 - q_c) / (1 - p_c)
-    hit_b, miss_b = q_b / p_b, (1 - q_b) / (1 - p_b)
-    slope = n_c * rho * (miss_c - hit_c) + n_b * (miss_b - hit_b)
-    curve_c = hit_c / p_c + miss_c / (1 - p_c)
-    curve_b = hit_b / p_b + miss_b / (1 - p_b)
-    return slope, np.maximum(n_c * rho * rho * curve_c + n_b * curve_b, _LEAST)
 
 
 def _poisson_point(q_c: Floats, q_b: Floats, n_c: Floats, n_b: Floats, rho: Floats, delta: Floats) -> Floats:
