@@ -11,11 +11,13 @@ import base64
 import ctypes
 import gc
 import os
+import resource
 import signal
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -56,7 +58,9 @@ WEBHOOK_PORT = 9443
 ADS_PORT = 15010
 RENEWAL_S = 600.0
 TIDY_S = 20.0
-"""How often freed memory is given back to the system."""
+"""How often it is looked at whether there is freed memory to give back to the system."""
+TIDY_BYTES = 4 << 20
+"""By so much memory has grown then."""
 RETURN_S = 5.0
 """Sidecars have this long to come back after a start before their number is believed."""
 
@@ -311,13 +315,24 @@ class Operator:
 
 
 async def _tidy() -> None:
-    """Give memory back that the start and later bursts have left behind: glibc keeps freed pages unless it is asked."""
+    """Give memory back that the start and later bursts have left behind: glibc keeps freed pages unless it is asked.
+
+    It keeps decisions waiting for tens of milliseconds, so it is done only where memory has grown since the last time.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    left = 0
     while trim is not None:
         await asyncio.sleep(TIDY_S)
-        gc.collect()
-        await asyncio.to_thread(trim, 0)
+        if _resident() > left + TIDY_BYTES:
+            gc.collect()
+            await asyncio.to_thread(trim, 0)
+            left = _resident()
     await asyncio.Event().wait()
+
+
+def _resident() -> int:
+    """Return how many bytes of memory this process has. Source: proc(5), ``/proc/pid/statm``."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _part(parts: asyncio.TaskGroup, coroutine: Coroutine[Any, Any, None], name: str) -> None:

@@ -33,6 +33,9 @@ MAX_CALLERS = 200
 """Beyond so many callers a sample of them is read; both versions are then seen by the same ones."""
 
 _MAX_AT_ONCE = 32
+_APART_S, _WITHIN_S = 0.005, 0.5
+"""Callers are asked so long after one another, the last of a round at most so late: reading ten answers at one time would
+keep a decision waiting for as long as it takes to put a weight in force."""
 _MAX_ANSWER_BYTES = 4 << 20
 _MAX_FIRST = 16
 """Clusters whose endpoints one answer lists for the first time, before it is known how many they are."""
@@ -218,10 +221,13 @@ class EvidenceReader:
                 wanted.setdefault(proxy.uid, []).append(watch)
         self._rota.turn()
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
-        await asyncio.gather(*(self._read(proxy, wanted[uid], slots) for uid, proxy in callers.items()))
+        apart_s = min(_APART_S, _WITHIN_S / max(1, len(callers)))
+        reads = (self._read(proxy, wanted[uid], slots, apart_s * n) for n, (uid, proxy) in enumerate(callers.items()))
+        await asyncio.gather(*reads)
         self._read_at = self._clock()
 
-    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore) -> None:
+    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         clusters = frozenset().union(*(watch.clusters for watch in watches))
         listing = self._listing(proxy.uid, watches)
         async with slots:
