@@ -34,8 +34,8 @@ MAX_CALLERS = 200
 
 _MAX_AT_ONCE = 32
 _APART_S, _WITHIN_S = 0.005, 0.5
-"""Callers are asked so long after one another, the last of a round at most so late: reading ten answers at one time would
-keep a decision waiting for as long as it takes to put a weight in force."""
+"""Callers are asked so long after one another, the last of a round at most so late. Reading ten answers at one time
+would keep a decision waiting for as long as it takes to put a weight in force."""
 _MAX_ANSWER_BYTES = 4 << 20
 _MAX_FIRST = 16
 """Clusters whose endpoints one answer lists for the first time, before it is known how many they are."""
