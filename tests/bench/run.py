@@ -87,8 +87,9 @@ def weights_in_force(cluster: Cluster) -> list[Figure]:
     lags_ms.sort()
     p99 = lags_ms[min(len(lags_ms) - 1, int(0.99 * len(lags_ms)))]
     how = (
-        f"{SIDECARS} meshed callers with {CALLS_PER_S} requests a second each, for {SETTLE_S} s before; {len(lags_ms) // SIDECARS} decisions "
-        "(0 → 100 % and 100 → 0 %); from the time in the status that orders the weight, taken before it is written, to "
+        f"{SIDECARS} meshed callers with {CALLS_PER_S} requests a second each, for {SETTLE_S} s before; "
+        f"{len(lags_ms) // SIDECARS} decisions (0 → 100 % and 100 → 0 %); from the time in the "
+        "status that orders the weight, taken before it is written, to "
         f"each caller's first answer by the new weight, so up to {1000 / CALLS_PER_S:.0f} ms of it are waiting for a "
         f"request; {len(lags_ms)} lags, median {statistics.median(lags_ms):.0f} ms, longest {lags_ms[-1]:.0f} ms"
     )

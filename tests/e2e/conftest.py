@@ -48,3 +48,7 @@ def app(cluster: Cluster) -> Iterator[App]:
     app = App(cluster, f"t-{uuid.uuid4().hex[:8]}")
     yield app
     app.close()
+
+
+another = app
+"""One more, beside the first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from driving import killed
-from faulty import FAULTS, active, allow, last_seen, policy, seen, state
+from faulty import FAULTS, active, allow, injected, last, last_seen, policy, seen, ship, shop, state
 from harness import App, Cluster, eventually
 
 from serinus.kube import kinds
@@ -79,18 +79,26 @@ def test_the_kill_switch_ends_every_fault_at_once_and_none_comes_back_by_itself(
 
 @pytest.mark.alone
 @pytest.mark.acceptance(45)
-def test_a_fault_ends_without_the_operator_and_all_at_once_by_one_command(app: App, cluster: Cluster) -> None:
+def test_faults_and_experiments_end_without_the_operator_and_faults_all_at_once_by_one_command(
+    app: App, another: App, cluster: Cluster
+) -> None:
+    shop(another, fallback=False, budget=100000)
+    ship(another, fallback=False)
     app.create(rate=100)
     allow(app)
+    eventually(lambda: injected(another), "the experiment's fault is injected", 120)
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="30s"))
-    eventually(lambda: active(app) and seen(app), "it happens", 30)
+    eventually(lambda: active(app) and seen(app), "the policy's fault happens", 30)
     with killed(cluster):
-        began, since = time.time(), app.mark()
-        time.sleep(20)
-        quiet = app.mark()
-        eventually(lambda: app.report(quiet)["total"] >= 200, "requests", 30)
-        assert seen(app, quiet) == 0
-        assert last_seen(app, since) - began <= 13
+        began = time.time()
+        since = {each: each.mark() for each in (app, another)}
+        time.sleep(15)
+        quiet = {each: each.mark() for each in since}
+        for each in since:
+            eventually(lambda each=each: each.report(quiet[each])["total"] >= 200, "requests", 30)  # type: ignore[misc]
+            assert each.report(quiet[each])["bad_answers"] == 0
+            assert last_seen(each, since[each]) - began <= 13
+    eventually(lambda: last(another).get("attempt", 1) > 1, "the experiment is begun again", 120)
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="5m"))
     eventually(lambda: active(app), "a changed one is in force", 60)
     assert "Active" in app.cluster.serinus("faults", "list", "-A").stdout

@@ -4,9 +4,8 @@ import re
 import time
 
 import pytest
-from driving import killed
 from faulty import STEPS, allow, experiment, injected, last, of_arms, ship, shop, staged
-from harness import App, Cluster, eventually
+from harness import App, eventually
 
 
 @pytest.mark.acceptance(42)
@@ -125,23 +124,6 @@ def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
     eventually(lambda: app.report(since)["total"] >= 400, "requests", 30)
     assert app.report(since)["bad_answers"] == 0
     eventually(lambda: last(app).get("reason") == "Stopped", "it says so", 20)
-
-
-@pytest.mark.alone
-@pytest.mark.acceptance(45)
-def test_an_experiment_ends_without_the_operator(app: App, cluster: Cluster) -> None:
-    shop(app, fallback=False, budget=100000)
-    ship(app, fallback=False)
-    eventually(lambda: injected(app), "the fault is injected", 120)
-    with killed(cluster):
-        began, since = time.time(), app.mark()
-        time.sleep(15)
-        quiet = app.mark()
-        eventually(lambda: app.report(quiet)["total"] >= 400, "requests", 30)
-        assert app.report(quiet)["bad_answers"] == 0
-        ended = max(each.get("last_bad_at") or 0.0 for each in app.report(since)["versions"].values())
-        assert ended - began <= 13
-    eventually(lambda: last(app).get("attempt", 1) > 1, "it is begun again", 120)
 
 
 def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> None:
