@@ -51,7 +51,7 @@ def test_a_candidate_that_hangs_until_callers_give_up_is_rolled_back(app: App) -
     assert given_up["stableBad"] < 0.1 * given_up["stableRequests"]
     report = app.report(since)
     print(f"given up: {report['versions']}; {status['message']}")
-    assert report["failed_by_us"] <= given_up["bad"] + 50
+    assert report["failed_by_us"] <= given_up["bad"] + 150  # ten a second, and a rollback waits 15 s at most
 
 
 @pytest.mark.acceptance(34)
