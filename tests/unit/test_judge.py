@@ -102,7 +102,7 @@ def test_limits_mean_what_they_say(limits, bad, verdict):
 def test_a_candidate_that_callers_give_up_more_often_is_harmful(limits, gone):
     judgement = played(limits, 0.001, 0.001, gone=gone)
     assert judgement.verdict is Verdict.HARM
-    assert judgement.message.startswith(f"callers gave up {100 * gone[0]:g}"[:16])
+    assert judgement.message.startswith("callers gave up ")
     (found,) = [finding for finding in judgement.findings if finding.metric == "abandoned"]
     assert found.limit == f"stable's share {TIMES} 1.1 + 0.1 points"
 

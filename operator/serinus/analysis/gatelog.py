@@ -6,7 +6,7 @@ behind it is a sample that the tests took in, or that ended the stage::
 
     !14.021 71/9 68 804/4 7203/3 71,68
     |       |    |  |     |      `- calls to the dependency, of the candidate's arm and of stable's
-    |       |    |  |     `-------- requests and failures of the clean stable pods
+    |       |    |  |     `-------- requests, failed and given up, of the clean stable pods
     |       |    |  `-------------- of the clean candidate
     |       |    `----------------- of stable's arm
     |       `---------------------- of the candidate's arm

@@ -37,7 +37,7 @@ def share_hold(sample: Sample) -> str:
     share = percent(100 * candidate / every)
     return (
         f"the candidate gets {share} of {count(every, 'request')} where {sample.weight_pct} % are asked for, "
-        "beyond chance; look for callers without a sidecar and for sticky sessions"
+        "beyond chance; look for callers without a sidecar, sticky sessions, and requests that never end"
     )
 
 

@@ -13,9 +13,9 @@ second of the run. A row that begins with ``?`` has answers to users' queries, a
     |      `---------------------------- weight in percent
     `----------------------------------- second of the run
 
-Counts are ``requests/failures@bucket:tries,tries,…`` from the first bucket with tries to the last. What is zero is left
-out, and so are requests that are as many as the buckets hold; ``-`` is nothing at all. Seconds are written in the
-fewest digits that read back as the same double.
+Counts are ``requests/failures~abandoned@bucket:tries,tries,…`` from the first bucket with tries to the last. What is
+zero is left out, and so are requests that are as many as the buckets hold; ``-`` is nothing at all. Seconds are written
+in the fewest digits that read back as the same double.
 
 The judge keeps the rows in its state until there are enough for a chunk, which is compressed; the chunk stays in the
 state until the next one is full, so whoever writes chunks away has that long for it.
