@@ -2,6 +2,8 @@
 
 import asyncio
 import queue
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -192,6 +194,44 @@ async def test_another_certificate_serves_the_next_connection(server: Server) ->
     server.ads.replace_certificate(server.bundle.serving)
     async with Client(server) as client:
         await client.hello()
+
+
+HERD = """
+import socket, ssl, threading
+from datetime import UTC, datetime
+from serinus.mesh.ads import AdsServer
+from serinus.mesh.ca import load_or_create
+
+async def nobody(token):
+    raise ConnectionError(token)
+
+bundle, _ = load_or_create(None, ("ads.test",), datetime.now(UTC))
+ads = AdsServer(nobody, bundle.serving, print)
+port = ads.start("127.0.0.1:0")
+trust = ssl.create_default_context(cadata=bundle.ca_pem.decode())
+trust.set_alpn_protocols(["h2"])
+greeted = []
+
+def connect():
+    for _ in range(200):
+        plain = socket.create_connection(("127.0.0.1", port), 10)
+        trust.wrap_socket(plain, server_hostname="ads.test").close()
+        greeted.append(None)
+
+threads = [threading.Thread(target=connect) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+ads.stop(0)
+print(len(greeted), "handshakes")
+"""
+"""In a process of its own, because a defect of the server's library ends it."""
+
+
+def test_many_proxies_that_connect_at_once_do_not_end_the_process() -> None:
+    herd = subprocess.run([sys.executable, "-c", HERD], capture_output=True, text=True, timeout=60)
+    assert (herd.returncode, herd.stdout.splitlines()[-1:]) == (0, ["1600 handshakes"]), herd.stderr
 
 
 def test_an_address_in_use_is_said_in_a_sentence(server: Server) -> None:

@@ -227,11 +227,21 @@ class AdsServer:
         await server.stop(self._grace_s)
 
     def _credentials(self) -> grpc.ServerCredentials:
-        def present() -> grpc.ServerCertificateConfiguration:
-            certificate = self._certificate
-            return grpc.ssl_server_certificate_configuration([(certificate.key, certificate.certificate)])
+        """Return credentials that follow ``replace_certificate``.
 
-        return grpc.dynamic_ssl_server_credentials(present(), present)
+        Every handshake asks, and an answer makes gRPC replace what other handshakes may be using at that moment, which
+        can end the process (https://github.com/grpc/grpc/issues/36693). So there is one only after a replacement.
+        """
+        served = self._certificate
+
+        def replaced() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal served
+            if served == self._certificate:
+                return None
+            served = self._certificate
+            return _configuration(served)
+
+        return grpc.dynamic_ssl_server_credentials(_configuration(served), replaced)
 
     def _wake_all(self) -> None:
         for connection in tuple(self._connections.values()):
@@ -308,3 +318,7 @@ class AdsServer:
             self._on_change(key)
         except Exception:  # a listener's defect must not end a stream
             log.exception("a listener for acknowledgements failed", key=key)
+
+
+def _configuration(certificate: Pair) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(certificate.key, certificate.certificate)])
