@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from driving import wait_operator
+from driving import crashes, wait_operator
 from harness import ROOT, SYSTEM, App, Cluster
 
 
@@ -21,6 +21,14 @@ def cluster() -> Iterator[Cluster]:
     wait_operator(cluster)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(autouse=True)
+def upright(cluster: Cluster) -> Iterator[None]:
+    """Whatever a test does, the operator does not crash; some tests kill it, which is not its doing."""
+    before = crashes(cluster)
+    yield
+    assert crashes(cluster) in (before, [])
 
 
 @pytest.fixture

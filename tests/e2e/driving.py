@@ -17,6 +17,8 @@ from serinus.kube.errors import KubeError
 OPERATOR = "app.kubernetes.io/name=serinus"
 PROXY_CONTAINER = "serinus-proxy"
 STATS_PORT = 15090
+ORDERLY = (0, 137, 143)
+"""Exit codes of an operator that ended by itself, by SIGKILL and by SIGTERM."""
 
 # -- releases
 
@@ -274,6 +276,17 @@ def _replace_template(cluster: Cluster, template: Object) -> None:
 def in_operator(cluster: Cluster, *words: str, check: bool = True) -> str:
     """Run a command in the operator's container."""
     return cluster.kubectl("exec", operator_pod(cluster), "-n", SYSTEM, "--", *words, check=check)
+
+
+def crashes(cluster: Cluster) -> list[str]:
+    """Return how the present pods' operators ended before, where it was not by a signal of somebody's or in order."""
+    ends = [
+        status["lastState"]["terminated"]
+        for pod in cluster.list(kinds.POD, SYSTEM, OPERATOR)
+        for status in pod["status"].get("containerStatuses") or []
+        if "terminated" in (status.get("lastState") or {})
+    ]
+    return [f"exit code {end['exitCode']} at {end['finishedAt']}" for end in ends if end["exitCode"] not in ORDERLY]
 
 
 def operator_metrics(cluster: Cluster) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""The controller's start and its sweep: one bad object stops no other, and what is gone leaves the caches."""
+"""The controller's caches: one bad object stops no other, what is gone leaves them, and our own writes are no news."""
 
 from typing import Any
 
 from serinus.api.names import LABEL_HASH
+from serinus.api.release import CanaryStatus
 from serinus.controller.apply import Applier
 from serinus.controller.controller import Controller
 from serinus.controller.faults import Faults
@@ -71,10 +72,10 @@ class Keeper:
         return 0
 
 
-def controller(kube: Kube) -> tuple[Controller, Feed, list[str]]:
+def controller(kube: Kube, queue: WorkQueue | None = None) -> tuple[Controller, Feed, list[str]]:
     feed = Feed(Sidecars(), render_service)
     dropped: list[str] = []
-    queue = WorkQueue(clock=lambda: 0.0)
+    queue = WorkQueue(clock=lambda: 0.0) if queue is None else queue
     faults = Faults(Keeper(), feed)
     policies = Policies(kube, feed, faults)  # type: ignore[arg-type]
     return Controller(kube, feed, queue, policies, faults, dropped.append), feed, dropped  # type: ignore[arg-type]
@@ -119,6 +120,27 @@ async def test_a_sweep_forgets_pods_and_services_that_are_gone() -> None:
     kube.objects = {}
     await started.sweep()
     assert (feed.pods, feed.services, dropped) == ({}, {}, ["uid-new-1"])
+
+
+def test_the_event_of_our_own_write_asks_for_no_look_and_any_other_does() -> None:
+    queue = WorkQueue(clock=lambda: 0.0)
+    started, _, _ = controller(Kube(), queue)
+
+    def look_at(version: str, *, deleted: bool = False) -> bool:
+        queue.forget("canary:shop/cart")
+        body = canary("cart", run("Analysing", "Judge", 30))
+        body["metadata"]["resourceVersion"] = version
+        started.saw_canary(body, deleted=deleted)
+        return len(queue) == 1
+
+    assert look_at("7")
+    assert look_at("7")  # nothing was written yet
+    started.remember("shop", "cart", CanaryStatus(), "8")
+    assert not look_at("8")
+    assert look_at("9")
+    started.remember("shop", "cart", CanaryStatus(), "")  # looked at, and nothing to write
+    assert not look_at("8")
+    assert look_at("8", deleted=True)
 
 
 async def test_a_foreign_service_with_the_name_of_the_candidates_is_left_alone() -> None:

@@ -43,6 +43,8 @@ class Known:
     service: str
     active: bool
     pod_hash: str
+    written: str = ""
+    """The ``resourceVersion`` that our last write gave it: its event tells nothing new."""
 
 
 class Controller:
@@ -139,7 +141,9 @@ class Controller:
         """Take note of a Canary."""
         meta, key = body["metadata"], _key(body)
         before = self._canaries.pop(key, None)
-        self._queue.add(f"canary:{key}")
+        written = before.written if before else ""
+        if deleted or not written or written != meta.get("resourceVersion"):
+            self._queue.add(f"canary:{key}")
         if not deleted:
             spec, _ = read_spec(body)
             target = spec.target_ref.name if spec else ""
@@ -153,6 +157,7 @@ class Controller:
                 service=(spec.service or target) if spec else "",
                 active=effective_phase(status) in ACTIVE or status.phase is None,
                 pod_hash=status.run.pod_hash if status.run else "",
+                written=written,
             )
         if deleted and before:  # whoever was second may be first now
             for other, known in self._canaries.items():
@@ -225,8 +230,8 @@ class Controller:
         for policy in self._policies.of_service(service_key):
             self._queue.add(f"policy:{policy}", 0.2)
 
-    def remember(self, namespace: str, name: str, status: CanaryStatus | None) -> None:
-        """Take note of the status that was just written, before its event arrives."""
+    def remember(self, namespace: str, name: str, status: CanaryStatus | None, written: str) -> None:
+        """Take note of a status, and of the version that it was written as, before the event of that arrives."""
         key = f"{namespace}/{name}"
         known = self._canaries.get(key)
         if known is None or status is None:
@@ -237,6 +242,7 @@ class Controller:
             known.service,
             effective_phase(status) in ACTIVE,
             status.run.pod_hash if status.run else "",
+            written or known.written,
         )
 
     async def _restore(self, canary: Object) -> None:

@@ -67,7 +67,7 @@ class Reconciler:
         *,
         rival: Callable[[str, str], str],
         post: Callable[[Object, Decision], None],
-        seen: Callable[[str, str, CanaryStatus | None], None],
+        seen: Callable[[str, str, CanaryStatus | None, str], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         self._kube = kube
@@ -100,9 +100,8 @@ class Reconciler:
             canary = await self._finalizer(canary, add=True)
         gathered = await self._gather(canary, owner)
         decision = decide(gathered.snapshot, self._now())
-        await self._persist(gathered, decision)
+        self._seen(namespace, name, decision.status, await self._persist(gathered, decision))
         wrote = await self._apply(gathered, decision, owner)
-        self._seen(namespace, name, decision.status)
         if decision.finished:
             await self._finalizer(canary, add=False)
             self._gone(owner)
@@ -136,17 +135,23 @@ class Reconciler:
         to = dependency_key(snapshot.meta.namespace, experiment)
         return self._faults.dependency(f"canary:{owner}", to, injection, dry_run=experiment.dry_run)
 
-    async def _persist(self, gathered: Gathered, decision: Decision) -> None:
+    async def _persist(self, gathered: Gathered, decision: Decision) -> str:
+        """Write the status where it is another one; return the Canary's new ``resourceVersion``, else nothing."""
         meta = gathered.snapshot.meta
         status = dump(decision.status)
+        written = ""
         if status != (gathered.canary.get("status") or {}):
             version = gathered.canary["metadata"]["resourceVersion"]
-            await self._kube.replace_status(kinds.CANARY, meta.name, meta.namespace, status, resource_version=version)
-            before, after = gathered.snapshot.status.phase, decision.status.phase
-            if before is not after:
-                log.info("phase", before=before, after=after, message=decision.status.message)
+            after = await self._kube.replace_status(
+                kinds.CANARY, meta.name, meta.namespace, status, resource_version=version
+            )
+            written = after["metadata"]["resourceVersion"]
+            was, now = gathered.snapshot.status.phase, decision.status.phase
+            if was is not now:
+                log.info("phase", before=was, after=now, message=decision.status.message)
         if decision.events:
             self._post(gathered.canary, decision)
+        return written
 
     async def _apply(self, gathered: Gathered, decision: Decision, owner: str) -> bool:
         snapshot = replace(gathered.snapshot, status=decision.status)
@@ -169,7 +174,7 @@ class Reconciler:
         self._evidences.stop(owner)
         self._applier.forget(owner)
         namespace, name = owner.split("/")
-        self._seen(namespace, name, None)
+        self._seen(namespace, name, None, "")
 
 
 def dump(status: CanaryStatus) -> Object:

@@ -9,7 +9,7 @@ from serinus.api.release import CanaryStatus, Phase, Promoted, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import moves, plan, running
 from serinus.delivery.model import Event, ReplicaSet, Snapshot, Target, since, stamp
-from serinus.delivery.moves import TICK_S, Move
+from serinus.delivery.moves import PUSH_S, TICK_S, Move
 
 REVISION_NUMBER = "deployment.kubernetes.io/revision"
 """The Deployment controller writes this on the ReplicaSet that it takes for the newest. Before it knows the adopted one
@@ -39,7 +39,7 @@ def _scale(
         )
         return late or Move(status, Reason.PROMOTING, message, (), TICK_S)
     changed = moves.enter(status, Phase.PROMOTING, plan.SHIFT, now, weight=100, acknowledged_at="")
-    return Move(changed, Reason.PROMOTING, "the sidecars are given weight 100 %", (), 0)
+    return Move(changed, Reason.PROMOTING, "the sidecars are given weight 100 %", (), PUSH_S)
 
 
 def _shift(
@@ -142,7 +142,7 @@ def restoring(snapshot: Snapshot, run: RunStatus, now: datetime) -> Move:
             reason, message = moves.proxies_wait(snapshot, "the promoted pods as stable ones")
             return Move(status, reason, message, (), TICK_S)
         changed = moves.enter(status, Phase.RESTORING, plan.SHIFT, now, weight=0, acknowledged_at="")
-        return Move(changed, Reason.RESTORING, "the sidecars are given the plain route", (), 0)
+        return Move(changed, Reason.RESTORING, "the sidecars are given the plain route", (), PUSH_S)
     if run.stage == plan.SHIFT:
         if mesh.weight != 0 or not mesh.complete:
             reason, message = moves.proxies_wait(snapshot, "the plain route")

@@ -13,6 +13,9 @@ from serinus.delivery.model import Event, Snapshot, stamp
 
 TICK_S = 2.0
 """How often a run that waits for evidence is looked at."""
+PUSH_S = 0.25
+"""So long after a weight was ordered it is looked at again, unless the sidecars' answers cut that short: to look sooner
+takes time from the push."""
 HISTORY = 10
 """How many promoted revisions and commands a status remembers."""
 
@@ -75,7 +78,7 @@ def roll_back(status: CanaryStatus, reason: Reason, message: str, now: datetime)
     """Take the candidate out of the traffic."""
     changed = enter(status, Phase.ROLLING_BACK, plan.SHIFT, now, weight=0, cause=reason.value, cause_message=message)
     warning = reason not in (Reason.SUPERSEDED, Reason.ABORTED, Reason.DELETED)
-    return Move(changed, Reason.ROLLING_BACK, message, (Event(reason, message, warning),), 0)
+    return Move(changed, Reason.ROLLING_BACK, message, (Event(reason, message, warning),), PUSH_S)
 
 
 def promote(status: CanaryStatus, now: datetime) -> Move:

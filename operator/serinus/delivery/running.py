@@ -11,7 +11,7 @@ from serinus.api.release import CanaryStatus, Phase, RunStatus
 from serinus.api.status import Reason
 from serinus.delivery import evidence, experiment, moves, plan
 from serinus.delivery.model import Event, Snapshot, Totals, since, stamp
-from serinus.delivery.moves import TICK_S, Move
+from serinus.delivery.moves import PUSH_S, TICK_S, Move
 
 REQUESTS = "requests"
 """Name of the finding that says why requests cannot be counted."""
@@ -159,7 +159,7 @@ def _scale(
         return Move(status, Reason.PAUSED, message, (), TICK_S)
     acknowledged_at = run.acknowledged_at if weight == run.weight else ""
     changed = moves.enter(status, phase, plan.SHIFT, now, weight=weight, acknowledged_at=acknowledged_at)
-    return Move(changed, Reason(phase.value), f"the sidecars are given weight {weight} %", (), 0)
+    return Move(changed, Reason(phase.value), f"the sidecars are given weight {weight} %", (), PUSH_S)
 
 
 def _shift(snapshot: Snapshot, status: CanaryStatus, run: RunStatus, now: datetime) -> Move:
@@ -225,7 +225,7 @@ def _adapt(status: CanaryStatus, spec: CanarySpec, run: RunStatus, judgement: Ju
     if weight > run.weight:
         message = f"the weight rises from {run.weight} % to {weight} %: {judgement.message}"
         changed = moves.enter(status, Phase.ANALYSING, plan.SHIFT, now, weight=weight, acknowledged_at="")
-        return Move(changed, Reason.ANALYSING, message, (Event(Reason.ANALYSING, f"weight {weight} %"),), 0)
+        return Move(changed, Reason.ANALYSING, message, (Event(Reason.ANALYSING, f"weight {weight} %"),), PUSH_S)
     why = f"; {judgement.hold}" if judgement.hold and judgement.hold != judgement.message else ""
     message = f"{plan.place(spec, run.step)} at {run.weight} %{why}; {judgement.message}"
     reason = Reason.METRICS_UNAVAILABLE if _unanswered(judgement) else Reason.ANALYSING

@@ -241,7 +241,7 @@ class AdsServer:
             served = self._certificate
             return _configuration(served)
 
-        return grpc.dynamic_ssl_server_credentials(_configuration(served), replaced)
+        return grpc.dynamic_ssl_server_credentials(_configuration(served), replaced)  # type: ignore[arg-type]  # may be None
 
     def _wake_all(self) -> None:
         for connection in tuple(self._connections.values()):
