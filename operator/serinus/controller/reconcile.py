@@ -100,14 +100,15 @@ class Reconciler:
             canary = await self._finalizer(canary, add=True)
         gathered = await self._gather(canary, owner)
         decision = decide(gathered.snapshot, self._now())
-        self._seen(namespace, name, decision.status, await self._persist(gathered, decision))
+        written = await self._persist(gathered, decision)
+        self._seen(namespace, name, decision.status, written)
         wrote = await self._apply(gathered, decision, owner)
         if decision.finished:
             await self._finalizer(canary, add=False)
             self._gone(owner)
             return Result()
         after_s = decision.after_s
-        if wrote:
+        if wrote or (written and after_s is None):  # our own write is no news: until one look changes nothing
             after_s = SOON_S if after_s is None else min(after_s, SOON_S)
         if self._applier.behind(owner):
             after_s = RETRY_S if after_s is None else min(after_s, RETRY_S)
