@@ -7,7 +7,7 @@ by Kopf's watches, and swept against a list every ten minutes, since a watch tha
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -142,7 +142,7 @@ class Controller:
         meta, key = body["metadata"], _key(body)
         before = self._canaries.pop(key, None)
         written = before.written if before else ""
-        if deleted or not written or written != meta.get("resourceVersion"):
+        if deleted or meta.get("resourceVersion") != written:
             self._queue.add(f"canary:{key}")
         if not deleted:
             spec, _ = read_spec(body)
@@ -236,13 +236,11 @@ class Controller:
         known = self._canaries.get(key)
         if known is None or status is None:
             return
-        self._canaries[key] = Known(
-            known.created,
-            known.target,
-            known.service,
-            effective_phase(status) in ACTIVE,
-            status.run.pod_hash if status.run else "",
-            written or known.written,
+        self._canaries[key] = replace(
+            known,
+            active=effective_phase(status) in ACTIVE,
+            pod_hash=status.run.pod_hash if status.run else "",
+            written=written or known.written,
         )
 
     async def _restore(self, canary: Object) -> None:
