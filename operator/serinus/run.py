@@ -200,7 +200,7 @@ class Operator:
 
     async def _watch(self, controller: Controller) -> None:
         """Let Kopf watch. It takes SIGTERM and SIGINT for itself; its orderly end is ours."""
-        memo = kopf.Memo(controller=controller)
+        memo = kopf.Memo(controller=controller, end=self._main.cancel)
         os.environ.setdefault("USER", "serinus")  # Kopf asks for a user's name, which a uid in a pod has not
         await kopf.operator(
             registry=handlers.registry,
@@ -209,8 +209,6 @@ class Operator:
             clusterwide=True,
             standalone=True,
         )
-        self._main.cancel()
-        await asyncio.Event().wait()
 
     async def _check_definitions(self) -> None:
         try:
