@@ -15,7 +15,7 @@ INSTALL := $(BIN)/kubectl apply -k deploy/base && $(ROLLOUT) restart deployment/
 PYTEST := SERINUS_INSTALLED=1 $(BIN)/pytest tests/e2e -v --durations=20 --durations-min=10
 # Three tests at a time (mostly they wait), then one by one those that disturb others.
 E2E := $(CLUSTER) run -- bash -c "$(INSTALL) || exit 1; code=0; \
-    $(PYTEST) -m 'not alone' -n 3 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
+    $(PYTEST) -m 'not alone' -n 3 --maxschedchunk 1 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
 SAY = printf '[%(%H:%M:%S)T] %s\n' -1
 
 export DEBIAN_FRONTEND := noninteractive

@@ -75,6 +75,7 @@ def test_without_requests_the_deadline_does_what_on_inconclusive_says(app: App, 
         assert status["run"]["verdict"] == "Undecided"
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(37)
 def test_an_incident_that_both_versions_go_through_rolls_nothing_back(app: App) -> None:
     app.create()
@@ -101,6 +102,7 @@ def test_an_incident_that_both_versions_go_through_rolls_nothing_back(app: App) 
     assert app.status()["run"]["verdict"] != "Harm"
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(38)
 def test_a_cold_candidate_is_given_time_and_an_outage_in_that_time_is_stopped(app: App) -> None:
     app.create()
@@ -184,6 +186,7 @@ QUICK = {
 }
 
 
+@pytest.mark.long
 def test_evidence_alone_raises_the_weight_and_a_watch_comes_before_the_promotion(app: App) -> None:
     app.create(rate=200)
     app.adopt(analysis=QUICK, strategy={"watch": {"for": "10s", "holdBack": 10}})
@@ -201,6 +204,7 @@ def test_evidence_alone_raises_the_weight_and_a_watch_comes_before_the_promotion
     _recounted(app, "Promoted")
 
 
+@pytest.mark.long
 def test_an_adaptive_release_that_fails_in_its_watch_is_taken_back(app: App) -> None:
     app.create(rate=200)
     app.adopt(analysis=QUICK, strategy={"watch": {"for": "5m", "holdBack": 20}})

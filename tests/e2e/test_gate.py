@@ -43,6 +43,7 @@ def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gat
     assert "risked 200" in page
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(43)
 def test_a_candidate_that_copes_goes_on_and_the_fault_is_gone_from_every_sidecar(app: App) -> None:
     shop(app)
@@ -64,6 +65,7 @@ def test_a_candidate_that_copes_goes_on_and_the_fault_is_gone_from_every_sidecar
     assert any("FaultGate" in event and "risked 200" in event for event in app.events())
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(44)
 def test_a_service_that_is_fragile_in_both_versions_is_not_blamed_on_the_candidate(app: App) -> None:
     shop(app, fallback=False, percentage=20, onInconclusive="Promote")

@@ -38,6 +38,7 @@ def killer(cluster: Cluster) -> Iterator[Killer]:
     killer.close()
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(31)
 def test_no_request_fails_over_200_weight_changes_then_promotion_rollback_and_supersession(app: App) -> None:
     app.create(rate=500)
@@ -89,6 +90,7 @@ def test_a_candidate_that_crashes_four_times_costs_no_request_and_every_failed_t
     assert evidence(app)[1] > 0.9 * tried_again
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(64)
 def test_no_request_fails_over_five_rolling_restarts_of_apps_that_exit_at_once_and_that_drain(cluster: Cluster) -> None:
     apps = {how: App(cluster, f"t-{how}-{uuid.uuid4().hex[:8]}") for how in ("now", "drain")}

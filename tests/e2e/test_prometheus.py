@@ -1,6 +1,7 @@
 """Releases that are judged by what Prometheus has read of the application itself, in the place of the sidecars."""
 
 import prometheus
+import pytest
 from driving import evidence
 from harness import App, Object, eventually
 
@@ -23,6 +24,7 @@ def finding(app: App, name: str) -> Object:
     return next((each for each in found if each["name"] == name), {})
 
 
+@pytest.mark.long
 def test_what_prometheus_counts_promotes_a_good_version_and_rolls_back_a_bad_one(app: App) -> None:
     app.create(rate=150, LATENCY="7ms")
     source = prometheus.install(app, pods=True)

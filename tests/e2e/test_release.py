@@ -75,6 +75,7 @@ def test_where_the_history_has_an_equal_template_the_target_rolls_out_by_itself(
     unharmed(app, since)
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(4)
 def test_the_share_that_versions_answer_is_the_weight_at_every_step(app: App) -> None:
     app.create(replicas=3, rate=400)
