@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 from serinus.api import parse_live
 from serinus.api.canary import CanarySpec
 from serinus.api.status import Reason
+from serinus.cli import simulated
 from serinus.cli.app import app
 from serinus.cli.session import Exit
 from serinus.simulation.coping import Coping, Failing
 from serinus.simulation.counter import Counter
 from serinus.simulation.release import Ending, Release, simulate
 from serinus.simulation.summary import Summary
-from serinus.simulation.traffic import load_traffic
+from serinus.simulation.traffic import TrafficModel, load_traffic
 from serinus.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def played(faults: str = "", *, seed: int = 1, rate: int = 200, **experiment: An
         },
     )
     model = load_traffic(f"requests: {{perSecond: {rate}}}\nfaults: [{faults}]\n")
-    return simulate(spec, model, seed, horizon_s=1200)
+    return simulate(spec, model, seed, horizon_s=1200, history_s=600)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,20 @@ def test_what_is_wrong_is_said_in_a_sentence(faults: str, sentence: str) -> None
     assert sentence in str(refused.value)
 
 
+@pytest.fixture
+def _each_seed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command play each seed once, and no second time in another format."""
+    known: dict[int, Release] = {}
+
+    def play(spec: CanarySpec, model: TrafficModel, seed: int, **how: Any) -> Release:
+        if seed not in known:
+            known[seed] = simulate(spec, model, seed, **how)
+        return known[seed]
+
+    monkeypatch.setattr(simulated, "simulate", play)
+
+
+@pytest.mark.usefixtures("_each_seed_once")
 def test_the_command_shows_experiments_in_every_format() -> None:
     given = ["simulate", str(GATE), "--traffic", str(LOST)]
     table, page = (CliRunner().invoke(app, [*given, *how]).stdout for how in ([], ["-o", "html"]))
@@ -177,6 +192,7 @@ def test_several_runs_are_summed_up_by_experiment() -> None:
     assert tally.sentence == f"{said}passed 25 %, failed 75 %, inconclusive 0 %"
 
 
+@pytest.mark.usefixtures("_each_seed_once")
 def test_the_command_names_experiments_of_several_runs_in_every_format() -> None:
     given = ["simulate", str(GATE), "--traffic", str(LOST), "--runs", "2", "--processes", "1"]
     table, page = (CliRunner().invoke(app, [*given, *how]).stdout for how in ([], ["-o", "html"]))
