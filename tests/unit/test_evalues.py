@@ -94,6 +94,23 @@ def test_counts_given_their_sum_have_mean_one_at_the_boundary_whatever_the_base_
         assert drawn.mean() == pytest.approx(1.0, abs=5 * drawn.std() / np.sqrt(len(drawn)))
 
 
+def test_the_upper_bound_is_where_the_divergence_reaches_the_level():
+    n = np.repeat([1.0, 3.0, 20.0, 300.0, 1e4, 1e6, 1e7], 200)
+    shares = np.concatenate([np.linspace(*ends) for ends in ((0, 1, 100), (0.98, 1, 50), (0, 0.02, 50))])
+    share = np.floor(n * np.tile(shares, 7)) / n
+    level = (3 + np.log1p(n) / 2) / n
+    low, high = share, np.ones_like(share)
+    for _ in range(50):
+        middle = (low + high) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            hit = np.where(share > 0, share * np.log(share / middle), 0)
+            miss = np.where(share < 1, (1 - share) * np.log((1 - share) / (1 - middle)), 0)
+        low, high = np.where(hit + miss <= level, middle, low), np.where(hit + miss <= level, high, middle)
+    over = upper_bound(share * n, n) - high
+    assert over.min() > -1e-11
+    assert over.max() < 1e-8
+
+
 def test_the_upper_bound_falls_with_clean_requests_and_covers_the_truth():
     bounds = upper_bound(np.zeros(4), np.array([0.0, 10.0, 100.0, 10_000.0]))
     assert bounds[0] == 1

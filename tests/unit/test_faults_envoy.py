@@ -68,7 +68,7 @@ class Mesh:
         self.ads = AdsServer(self.identity, bundle.serving, lambda key: None, drain_s=0.0)
         xds = self.ads.start("127.0.0.1:0")
         self.app = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        threading.Thread(target=self.app.serve_forever, daemon=True).start()
+        threading.Thread(target=self.app.serve_forever, args=(0.02,), daemon=True).start()
         self.port, self.admin, loop = free_port(), folder / "admin.sock", free_port()
         data = bootstrap(BootstrapSettings(f"localhost:{xds}", bundle.ca_pem.decode()))
         listeners = {each["name"]: each for each in data["static_resources"]["listeners"]}

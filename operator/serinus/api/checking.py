@@ -1,6 +1,7 @@
 """From what stands in the cluster or in a file to a model, and every problem on the way as a sentence."""
 
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -46,7 +47,7 @@ def _split(model: type[BaseModel], raw: Any, path: str) -> tuple[Any, list[str]]
     """Return ``raw`` without nulls and unknown fields, and a sentence for each unknown field."""
     if not isinstance(raw, dict):
         return raw, []
-    fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    fields = _fields(model)
     known: dict[str, Any] = {}
     sentences = []
     for name, value in raw.items():
@@ -55,7 +56,7 @@ def _split(model: type[BaseModel], raw: Any, path: str) -> tuple[Any, list[str]]
             continue
         if value is None:
             continue
-        below = _model_in(fields[name])
+        below = fields[name]
         if below and isinstance(value, list):
             parts = [_split(below, item, f"{path}.{name}[{index}]") for index, item in enumerate(value)]
             known[name] = [part for part, _ in parts]
@@ -66,6 +67,12 @@ def _split(model: type[BaseModel], raw: Any, path: str) -> tuple[Any, list[str]]
         else:
             known[name] = value
     return known, sentences
+
+
+@cache
+def _fields(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Return a model's fields, as users write them, each with the model that is in it."""
+    return {field.alias or name: _model_in(field.annotation) for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

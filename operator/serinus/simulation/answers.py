@@ -1,8 +1,8 @@
 """Which share of an arm's requests fails or is slow: the service, what noise does to it, and the defects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
@@ -17,7 +17,7 @@ Showing = tuple[Defect, Number]
 """A defect and how much of it shows, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answers:
     """Shares of an arm's requests, 0 to 1. Numbers are for all runs, arrays have runs on their last axis.
 
@@ -30,13 +30,14 @@ class Answers:
     above: FloatArray
     bad: Number
 
+    @cached_property
     def buckets(self) -> FloatArray:
-        """Return the share of the answered requests in each latency bucket; the first axis is the buckets'."""
+        """The share of the answered requests in each latency bucket; the first axis is the buckets'."""
         ends = np.ones((1, *self.above.shape[1:]))
         return np.maximum(-np.diff(np.concatenate([ends, self.above, 0 * ends]), axis=0), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Part:
     """Some of the requests: their share of all, their error rate, and their latencies.
 
@@ -51,6 +52,15 @@ class _Part:
 
     def answers(self, errors: float, conditions: Conditions, defects: Sequence[Showing]) -> Answers:
         """Return the answers to this part. Causes of errors add up; factors multiply."""
+        answer = self._answers if defects or not conditions.plain else self._known
+        return answer(errors, conditions, tuple(defects))
+
+    @cached_property
+    def _known(self) -> Callable[[float, Conditions, tuple[Showing, ...]], Answers]:
+        """``_answers``, which remembers them: where nothing happens, one tick is like another."""
+        return lru_cache(maxsize=64)(self._answers)
+
+    def _answers(self, errors: float, conditions: Conditions, defects: tuple[Showing, ...]) -> Answers:
         ratio: Number = 1.0
         points: Number = 0.0
         unanswered: Number = 0.0

@@ -25,6 +25,11 @@ class Conditions:
     error_share: Number = 0.0
     latency_factor: Number = 1.0
 
+    @property
+    def plain(self) -> bool:
+        """Whether they are numbers, the same for all runs."""
+        return all(isinstance(each, float) for each in (self.error_factor, self.error_share, self.latency_factor))
+
     def with_more(self, error_share: Number = 0.0, latency_factor: Number = 1.0) -> "Conditions":
         """Return these conditions with more of the same."""
         return Conditions(

@@ -173,8 +173,8 @@ class World:
         unanswered[0] = candidate.unanswered
         answered = expected * (1 - unanswered)
         shares = np.empty((BUCKETS, *expected.shape))
-        shares[:, 0] = candidate.buckets()
-        of_stable = stable.buckets()
+        shares[:, 0] = candidate.buckets
+        of_stable = stable.buckets
         shares[:, 1:] = of_stable if of_stable.ndim == shares.ndim else of_stable[:, np.newaxis]
         counts = np.zeros((2 + BUCKETS, *expected.shape), dtype=np.int64)
         likely = shares.max(axis=(1, 2)) > _NEGLIGIBLE
