@@ -591,6 +591,16 @@ async def test_the_reader_runs_until_it_is_cancelled_and_survives_a_bad_round(mo
     assert told[:2] == ["web", "web"], "of both rounds, the bad one too"
 
 
+async def test_while_a_round_is_under_way_it_is_said_who_answered_in_the_one_before() -> None:
+    mesh = Mesh("web-1", "web-2")
+    mesh.watch()
+    await mesh.round()
+    under_way = asyncio.create_task(mesh.round())
+    await asyncio.sleep(0)
+    assert (mesh.reader.totals("web").scraped, mesh.reader.share("web")) == (2, 1.0)
+    await under_way
+
+
 async def test_a_sidecar_is_asked_over_http_first_to_merge_and_then_for_the_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

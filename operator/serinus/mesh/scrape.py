@@ -207,13 +207,14 @@ class EvidenceReader:
         """Read every caller of every watched key once."""
         callers: dict[str, Proxy] = {}
         wanted: dict[str, list[_Watch]] = {}
-        for key, watch in self._watches.items():
+        watches = dict(self._watches)
+        for key, watch in watches.items():
             try:
                 everyone = [proxy for proxy in watch.proxies() if proxy.ip]
             except Exception:  # one key's defect is no other key's
                 log.exception("the callers of a key cannot be told", key=key)
                 everyone = []
-            watch.callers, watch.scraped, watch.missing = len(everyone), 0, 0
+            watch.callers = len(everyone)
             watch.arm_of = watch.arms() if watch.arms else {}
             own = [proxy for proxy in everyone if proxy.uid in watch.arm_of]
             for proxy in {*sample(everyone, MAX_CALLERS), *own}:
@@ -223,10 +224,17 @@ class EvidenceReader:
         slots = asyncio.Semaphore(_MAX_AT_ONCE)
         apart_s = min(_APART_S, _WITHIN_S / max(1, len(callers)))
         reads = (self._read(proxy, wanted[uid], slots, apart_s * n) for n, (uid, proxy) in enumerate(callers.items()))
-        await asyncio.gather(*reads)
+        answered = await asyncio.gather(*reads)
+        for watch in watches.values():
+            watch.scraped = watch.missing = 0
+        for uid, answer in zip(callers, answered, strict=True):
+            for watch in wanted[uid]:
+                watch.scraped += answer
+                watch.missing += not answer
         self._read_at = self._clock()
 
-    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore, after_s: float) -> None:
+    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore, after_s: float) -> bool:
+        """Read a caller after so many seconds; return whether it gave an answer."""
         await asyncio.sleep(after_s)
         clusters = frozenset().union(*(watch.clusters for watch in watches))
         listing = self._listing(proxy.uid, watches)
@@ -237,14 +245,12 @@ class EvidenceReader:
                     sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters, listing, calls=calls)))
             except (OSError, ValueError, aiohttp.ClientError) as error:
                 log.debug("a sidecar gave no statistics", proxy=proxy.name, error=repr(error))
-                for watch in watches:
-                    watch.missing += 1
-                return
+                return False
         now = self._clock()
         for watch in watches:
-            watch.scraped += 1
             _take_calls(watch, proxy.uid, sheet)
             _take(watch, proxy.uid, sheet, now, listing & watch.stable)
+        return True
 
     def _listing(self, uid: str, watches: Sequence[_Watch]) -> frozenset[str]:
         """Return the stable clusters whose endpoints this caller is asked for now: of those that it has called."""
