@@ -9,11 +9,6 @@ from driving import crashes, wait_operator
 from harness import ROOT, SYSTEM, App, Cluster
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones begin first, so that none is still under way when all others have ended."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster, with Serinus installed from ``deploy/base``."""

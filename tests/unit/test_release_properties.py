@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -434,7 +435,7 @@ class Release(RuleBasedStateMachine):
 
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-TestRelease = Release.TestCase
+TestRelease = pytest.mark.long(Release.TestCase)
 TestRelease.settings = settings(
     max_examples=20_000 if LONG else 250,
     stateful_step_count=60 if LONG else 40,
