@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -335,12 +336,23 @@ class App:
 
     def wait_phase(self, *phases: str, within_s: float = 90) -> Object:
         """Wait until the phase is one of these; return the status."""
-        try:
+        with self._status_noted():
             eventually(lambda: self.phase() in phases, f"phase {' or '.join(phases)} ({self.namespace})", within_s)
+        return self.status()
+
+    def wait_message(self, words: str, within_s: float = 90) -> None:
+        """Wait until the status says so."""
+        with self._status_noted():
+            eventually(lambda: words in self.status().get("message", ""), f"the status says: {words}", within_s)
+
+    @contextmanager
+    def _status_noted(self) -> Iterator[None]:
+        """Let an assertion that fails say how the status was."""
+        try:
+            yield
         except AssertionError as late:
             late.add_note(f"the status: {json.dumps(self.status())}")
             raise
-        return self.status()
 
     def wait_weight(self, weight: int, within_s: float = 60) -> None:
         """Wait until a step's weight is acknowledged and judged."""

@@ -132,9 +132,9 @@ def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> 
     app.create(rate=200, behind=("stock",), STOCK_URL="http://stock", FALLBACK="true")
     app.adopt(*STEPS, faults=[experiment(to="stok")])
     ship(app, fallback=True)
-    eventually(lambda: "there is no Service stok" in app.status()["message"], "it says what is missing", 90)
+    app.wait_message("there is no Service stok")
     app.canary(*STEPS, faults=[experiment()])
-    eventually(lambda: "does not allow faults" in app.status()["message"], "it says who must allow it", 30)
+    app.wait_message("does not allow faults", 30)
     assert not [pod for pod in app.pods("") if of_arms(app, pod)]
     allow(app)
     eventually(lambda: injected(app), "the fault is injected", 120)
