@@ -81,15 +81,15 @@ def _search(
     good_c, good_b, weight = 1 - q_c, 1 - q_b, n_c * rho
     for last in (False,) * (rounds - 1) + (True,):
         p_c = _within(rho * p_b + delta)
-        per_c, per_rest_c, per_b, per_rest_b = 1 / p_c, 1 / (1 - p_c), 1 / p_b, 1 / (1 - p_b)
-        hit_c, miss_c, hit_b, miss_b = q_c * per_c, good_c * per_rest_c, q_b * per_b, good_b * per_rest_b
+        rest_c, rest_b = 1 - p_c, 1 - p_b
+        hit_c, miss_c, hit_b, miss_b = q_c / p_c, good_c / rest_c, q_b / p_b, good_b / rest_b
         slope = weight * (miss_c - hit_c) + n_b * (miss_b - hit_b)
         left = (p_b - np.where(slope > 0, _LEAST, most)) * slope
         if last or left.max(initial=0.0) < _NEAR:
             break
         below = slope < 0
         low, high = np.where(below, p_b, low), np.where(below, high, p_b)
-        curve = weight * rho * (hit_c * per_c + miss_c * per_rest_c) + n_b * (hit_b * per_b + miss_b * per_rest_b)
+        curve = weight * rho * (hit_c / p_c + miss_c / rest_c) + n_b * (hit_b / p_b + miss_b / rest_b)
         step = p_b - slope / np.maximum(curve, _LEAST)
         p_b = np.where((step >= low) & (step <= high), step, (low + high) / 2)
     return p_b, left, low, high
