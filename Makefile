@@ -13,7 +13,7 @@ ROLLOUT := $(BIN)/kubectl rollout -n serinus-system
 INSTALL := $(BIN)/kubectl apply -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
     $(ROLLOUT) status deployment/serinus --timeout=180s
 PYTEST := SERINUS_INSTALLED=1 $(BIN)/pytest tests/e2e -v --durations=20 --durations-min=10
-# Three tests at a time (mostly they wait), then one by one those that disturb others.
+# Three tests at a time, which keep two cores busy, then one by one those that disturb others.
 E2E := $(CLUSTER) run -- bash -c "$(INSTALL) || exit 1; code=0; \
     $(PYTEST) -m 'not alone' -n 3 --maxschedchunk 1 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
 # Arrays of thousands of simulated runs come and go in the unit tests: glibc keeps their memory for the next ones.

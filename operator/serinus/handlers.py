@@ -1,10 +1,13 @@
 """Kopf: watches, and five-line handlers that feed the controller. Nothing is decided and nothing is called here.
 
-Only ``on.event`` handlers, and one for the end: they write nothing onto the objects, and a restart sees every object
-again. Why not timers, daemons, indices or ``on.update``: they cost annotations, finalizers, memory and start-up time,
-and act on stale views.
+Only ``on.event`` handlers: they write nothing onto the objects, and a restart sees every object again. Why not timers,
+daemons, indices or ``on.update``: they cost annotations, finalizers, memory and start-up time, and act on stale views.
 """
 
+import asyncio
+import os
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -33,10 +36,31 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-@kopf.on.cleanup(registry=registry)
-async def end(memo: Any, **_: Any) -> None:
-    """We are told to end. Kopf would wait five seconds for whatever else runs in the loop, which is most of us."""
-    memo.end()
+async def watch(controller: Any, end: Callable[[], object]) -> None:
+    """Let Kopf watch, and call its handlers, until cancelled; SIGTERM and SIGINT call ``end``.
+
+    Kopf takes these signals for itself when it starts. It would wait five seconds then for whatever else runs in the
+    loop, which is most of us; so they are taken back once it is ready. When it fails, its error is raised.
+    """
+    ready = asyncio.Event()
+
+    async def take_signals() -> None:
+        await ready.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, end)
+
+    os.environ.setdefault("USER", "serinus")  # Kopf asks for a user's name, which a uid in a pod has not
+    async with asyncio.TaskGroup() as both:
+        both.create_task(take_signals())
+        watching = kopf.operator(
+            registry=registry,
+            settings=settings(),
+            memo=kopf.Memo(controller=controller),
+            clusterwide=True,
+            standalone=True,
+            ready_flag=ready,
+        )
+        both.create_task(watching)
 
 
 @kopf.on.event(GROUP, VERSION, "canaries", registry=registry)

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import kopf
 import structlog
 
 from serinus import __version__, handlers
@@ -194,21 +193,9 @@ class Operator:
         _part(parts, reader.run(lambda owner: self._queue.add(f"canary:{owner}")), "scrape")
         _part(parts, self._events.run(), "events")
         _part(parts, controller.run(), "controller")
-        _part(parts, self._watch(controller), "kopf")
+        _part(parts, handlers.watch(controller, self._main.cancel), "kopf")
         _part(parts, _tidy(), "memory")
         log.info("leading", version=__version__)
-
-    async def _watch(self, controller: Controller) -> None:
-        """Let Kopf watch. It takes SIGTERM and SIGINT for itself; its orderly end is ours."""
-        memo = kopf.Memo(controller=controller, end=self._main.cancel)
-        os.environ.setdefault("USER", "serinus")  # Kopf asks for a user's name, which a uid in a pod has not
-        await kopf.operator(
-            registry=handlers.registry,
-            settings=handlers.settings(),
-            memo=memo,
-            clusterwide=True,
-            standalone=True,
-        )
 
     async def _check_definitions(self) -> None:
         try:

@@ -31,7 +31,7 @@ from serinus.mesh.templating import render
 pytestmark = pytest.mark.long
 
 WAIT_S = 20
-VALID_S = 3.0
+VALID_S = 4.0
 KEY = "shop/cart"
 
 
@@ -191,7 +191,7 @@ def test_a_fault_in_the_routes_happens_only_while_its_gate_is_open_and_ends_with
 def test_the_gate_is_renewed_and_closed_at_once(mesh: Mesh) -> None:
     standing, spec = fault(abort={"httpStatus": 503})
     mesh.publish(standing, spec=spec)
-    for _ in range(3):
+    for _ in range(4):
         mesh.ads.set_gates((gate(),), 1.5)
         mesh.until(lambda: mesh.ask()[0] == 503, "it happens")
         time.sleep(0.7)
