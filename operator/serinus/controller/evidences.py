@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from serinus.analysis.model import Reading
@@ -49,7 +50,7 @@ class Collector:
         self._feed = feed
         self._counters = counters
         self._queries = queries
-        self._proxies = proxies
+        self._connected = proxies
         self._clock = clock
         self._runs: dict[str, str] = {}
         self._requests: dict[str, RequestCounts] = {}
@@ -88,6 +89,13 @@ class Collector:
         else:
             self._requests[owner] = RequestCounts(queries, self._clock())
             self._counters.watch(owner, (), (), lambda: ())  # no sidecar is read, but the run is looked at as often
+
+    def _proxies(self) -> list[Proxy]:
+        """Return the connected sidecars. One that connected before its pod's address was known has the present one."""
+        return [
+            proxy if proxy.ip else replace(proxy, ip=self._feed.address_of(proxy.namespace, proxy.pod, proxy.uid))
+            for proxy in self._connected()
+        ]
 
     def _clusters(self, service_key: str, variant: str) -> tuple[str, ...]:
         namespace, name = service_key.split("/")

@@ -294,6 +294,11 @@ class Feed:
         """Return a namespace's pods for which ``wanted`` holds."""
         return [pod for pod in self._by_namespace.get(namespace, {}).values() if wanted(pod)]
 
+    def address_of(self, namespace: str, name: str, uid: str) -> str:
+        """Return a pod's address; empty while it has none."""
+        pod = self._by_namespace.get(namespace, {}).get(name)
+        return pod.address if pod and pod.uid == uid else ""
+
     def http_ports(self, pod: dict[str, Any]) -> dict[int, PortProtocol]:
         """Return which ports of a new pod are spoken to by HTTP, by the Services that select it."""
         prefix = f"{pod['metadata']['namespace']}/"
