@@ -2,11 +2,26 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from driving import crashes, wait_operator
 from harness import ROOT, SYSTEM, App, Cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the cluster says about it: the Canaries, and the operator's last lines."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if call.when == "call" and call.excinfo and cluster:
+        report.sections += [
+            ("canaries", cluster.kubectl("get", "canaries", "-A", "-o", "yaml", check=False)),
+            ("operator", cluster.kubectl("logs", "-n", SYSTEM, "deployment/serinus", "--tail=80", check=False)),
+        ]
+    return report
 
 
 @pytest.fixture(scope="session")
