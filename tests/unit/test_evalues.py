@@ -111,6 +111,11 @@ def test_the_upper_bound_is_where_the_divergence_reaches_the_level():
     assert over.max() < 1e-8
 
 
+def test_where_all_requests_are_bad_the_upper_bound_is_one_also_when_sums_are_rounded():
+    bounds = upper_bound(np.array([5.0, 1000.0 + 1e-9, 1e6 * 1.001]), np.array([5.0, 1000.0, 1e6]))
+    assert bounds == pytest.approx(1)
+
+
 def test_the_upper_bound_falls_with_clean_requests_and_covers_the_truth():
     bounds = upper_bound(np.zeros(4), np.array([0.0, 10.0, 100.0, 10_000.0]))
     assert bounds[0] == 1

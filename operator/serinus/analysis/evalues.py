@@ -169,7 +169,7 @@ def upper_bound(bad: Floats, n: Floats) -> Floats:
 
     Source: Garivier, Cappé, "The KL-UCB algorithm for bounded stochastic bandits and beyond", COLT 2011.
     """
-    share, level = bad / np.maximum(n, 1), (3.0 + 0.5 * np.log1p(n)) / np.maximum(n, _LEAST)
+    share, level = np.minimum(bad / np.maximum(n, 1), 1.0), (3.0 + 0.5 * np.log1p(n)) / np.maximum(n, _LEAST)
     pinsker = -np.log1p(-_within(share + np.sqrt(level / 2)))
     place = np.minimum(pinsker, (level + np.log(2)) / np.maximum(1 - share, _LEAST))
     for _ in range(_STEPS):
