@@ -9,6 +9,8 @@ import pytest
 from driving import behave, candidates, evidence
 from harness import App, Cluster, Object, eventually
 
+from serinus.kube import kinds
+
 PLAIN = {"latency": {"compare": False}, "warmUp": "0s"}
 
 
@@ -73,6 +75,42 @@ def test_without_requests_the_deadline_does_what_on_inconclusive_says(app: App, 
         status = app.status()
         assert (status["phase"], status["weight"]) == ("Waiting", 50)
         assert status["run"]["verdict"] == "Undecided"
+
+
+def test_a_caller_whose_sidecar_cannot_be_read_is_said_by_name(app: App) -> None:
+    app.create(rate=50)
+    app.adopt({"weight": 30, "for": "2s"}, {"weight": 60, "for": "2s"})
+    (pod,) = app.pods("app=caller")
+    rule = "INPUT -p tcp --dport 15090 -j DROP"
+    in_its_network(app, pod, f"iptables -I {rule}")
+    app.ship("v2")
+    app.wait_message(f"{app.namespace}/{pod}: no answer on port 15090 within 1 s")
+    status = app.status()
+    assert app.condition("Ready")["reason"] == "NoTraffic"
+    assert "sidecars cannot be read, so their requests do not count" in metric(app, "unread-sidecars")["message"]
+    assert (status["phase"], status["weight"]) == ("Waiting", 30)
+    in_its_network(app, pod, f"iptables -D {rule}")
+    app.wait_promoted("v2")
+
+
+def in_its_network(app: App, pod: str, command: str) -> None:
+    """Run a command in the pod's network, as the container does that sets up its capture."""
+    body = app.pods("")[pod]
+    capture = next(each for each in body["spec"]["initContainers"] if each.get("restartPolicy") != "Always")
+    present = body["spec"].get("ephemeralContainers") or []
+    name = f"look-{len(present)}"
+    here = {"name": name, "command": ["sh", "-c", command]} | {
+        key: capture[key] for key in ("image", "securityContext")
+    }
+    change = {"spec": {"ephemeralContainers": [*present, here]}}
+    app.cluster.patch(kinds.POD, pod, app.namespace, change, subresource="ephemeralcontainers")
+
+    def ended() -> Object:
+        found = app.pods("")[pod]["status"].get("ephemeralContainerStatuses") or []
+        return next((each["state"].get("terminated") or {} for each in found if each["name"] == name), {})
+
+    done = eventually(ended, f"{command} has been run in {pod}", 30)
+    assert done["exitCode"] == 0, done
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ from serinus.analysis.model import Outcome, Reading
 from serinus.api.release import Promoted
 from serinus.api.status import Reason
 from serinus.delivery import evidence, plan
-from serinus.delivery.model import Service
+from serinus.delivery.model import Service, Unread
 
 from .tables import Case, check, table
 from .world import (
@@ -32,13 +32,20 @@ from .world import (
     adopted,
     ago,
     analysing,
+    counts,
     failed,
     good_at,
     look,
     promoting,
     rolling_back,
+    seen,
     twin,
     twin_pods,
+)
+
+UNREAD = (
+    Unread("other/a-1", "no connection to port 15090"),
+    Unread("shop/cart-1", "no answer on port 15090 within 1 s"),
 )
 
 
@@ -585,6 +592,23 @@ def test_preparing(case: Case) -> None:
         WAITING,
         Reason.METRICS_UNAVAILABLE,
         ("requests cannot be counted: Timeout",),
+    ),
+    Case(
+        "no request, and sidecars that give no statistics",
+        analysing(totals=replace(seen(counts(0), counts(900)), asked=9, unread=UNREAD)),
+        WAITING,
+        Reason.NO_TRAFFIC,
+        (
+            "the candidate gets 0 % of 900 requests",
+            "2 of 9 sidecars cannot be read, so their requests do not count; shop/cart-1: no answer on port 15090",
+        ),
+    ),
+    Case(
+        "no request at all, and sidecars that give no statistics",
+        analysing(totals=replace(seen(counts(0)), asked=2, unread=UNREAD)),
+        WAITING,
+        Reason.NO_TRAFFIC,
+        ("no request to the candidate yet", "2 of 2 sidecars cannot be read"),
     ),
 )
 def test_steps(case: Case) -> None:

@@ -16,8 +16,7 @@ from serinus.api.analysis import UserMetric
 from serinus.api.canary import CanarySpec
 from serinus.controller.evidences import Collector
 from serinus.controller.promql import Query
-from serinus.delivery.model import Snapshot
-from serinus.mesh import scrape
+from serinus.delivery.model import Snapshot, Totals
 
 from .world import V2, a_set, a_spec, analysing, twin
 
@@ -202,8 +201,8 @@ class Sidecars:
     def unwatch(self, key: str) -> None:
         self.clusters.pop(key, None)
 
-    def totals(self, _: str) -> scrape.Totals:
-        return scrape.Totals("sidecars", Evidence(), 0, 0)
+    def totals(self, _: str) -> Totals:
+        return Totals("sidecars", Evidence())
 
 
 def collected(*metrics: dict[str, Any]) -> tuple[Collector, Prometheus, Snapshot]:

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from serinus.analysis.model import LATENCY_EDGES_MS, Counts, Evidence
-from serinus.delivery import model as delivery
+from serinus.delivery.model import Totals
 from serinus.mesh import halves, scrape
 from serinus.mesh.ads import Proxy
 from serinus.mesh.envoy_stats import ClusterCounters, parse, read_sheet
@@ -344,8 +344,6 @@ async def test_a_scrape_that_fails_is_no_data_and_the_next_one_covers_it() -> No
     mesh["web-1"].down = True
     mesh["web-1"].count(good=3)
     assert await mesh.round() == (0, 0)
-    totals = mesh.reader.totals("web")
-    assert (totals.scraped, totals.missing) == (1, 1)
     mesh["web-1"].down = False
     mesh["web-1"].count(good=4)
     assert await mesh.round() == (7, 0)
@@ -359,7 +357,7 @@ async def test_a_caller_that_vanishes_keeps_what_it_counted() -> None:
     await mesh.round()
     del mesh.proxies[0]
     assert await mesh.round() == (3, 0)
-    assert mesh.reader.totals("web").scraped == 1
+    assert mesh.reader.totals("web").asked == 1
 
 
 async def test_a_sidecar_that_never_answers_ends_its_scrape_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,8 +373,65 @@ async def test_a_sidecar_that_never_answers_ends_its_scrape_and_no_other(monkeyp
     mesh.reader = EvidenceReader(fetch, lambda: mesh.now)
     mesh.watch()
     await mesh.round()
+    mesh["web-2"].count(good=2)
+    assert await mesh.round() == (2, 0)
+
+
+async def test_who_gives_no_answer_for_a_while_is_told_with_the_reason_until_it_answers() -> None:
+    mesh = Mesh("web-1", "web-2", "web-3")
+    mesh["web-1"].down = True
+    mesh.proxies[1] = replace(mesh.proxies[1], ip="")
+    mesh.watch()
+    for _ in range(5):
+        await mesh.round()
+    assert mesh.reader.totals("web").unread == ()
+    await mesh.round()
     totals = mesh.reader.totals("web")
-    assert (totals.scraped, totals.missing) == (1, 1)
+    assert totals.asked == 3
+    assert sorted(totals.unread) == [
+        ("shop/web-1", "no connection to port 15090"),
+        ("shop/web-2", "its pod has no address"),
+    ]
+    mesh["web-1"].down = False
+    await mesh.round()
+    assert [pod for pod, _ in mesh.reader.totals("web").unread] == ["shop/web-2"]
+    del mesh.proxies[1]
+    await mesh.round()
+    assert (mesh.reader.totals("web").asked, mesh.reader.totals("web").unread) == (2, ())
+
+
+async def test_a_caller_that_answers_now_and_then_is_read() -> None:
+    mesh = Mesh("web-1")
+    mesh.watch()
+    for each in range(12):
+        mesh["web-1"].down = each % 4 < 3
+        await mesh.round()
+        assert mesh.reader.totals("web").unread == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TimeoutError(), "no answer on port 15090 within 1 s"),
+        (OSError(113, "No route to host"), "no connection to port 15090"),
+        (aiohttp.ServerDisconnectedError(), "no connection to port 15090"),
+        (
+            ValueError("the statistics cannot be read"),
+            "its answer on port 15090 is none: the statistics cannot be read",
+        ),
+    ],
+    ids=["late", "no route", "cut", "nonsense"],
+)
+async def test_why_a_sidecar_is_not_read_is_told_in_words(error: Exception, words: str) -> None:
+    async def fetch(_: str, __: Mapping[str, str]) -> bytes:
+        raise error
+
+    mesh = Mesh("web-1")
+    mesh.reader = EvidenceReader(fetch, lambda: mesh.now)
+    mesh.watch()
+    for _ in range(6):
+        await mesh.round()
+    assert mesh.reader.totals("web").unread == (("shop/web-1", words),)
 
 
 async def calling(mesh: Mesh) -> None:
@@ -417,7 +472,8 @@ async def test_history_is_of_the_stable_version_alone() -> None:
 async def test_the_two_pods_of_the_stable_version_are_told_apart() -> None:
     mesh = Mesh("web-1", "web-2")
     await calling(mesh)
-    assert mesh.reader.totals("web")[4:7] == (((0, 0), (0, 0)), mesh.reader.totals("web").before, 0)
+    assert mesh.reader.totals("web").halves == ((0, 0), (0, 0))
+    assert mesh.reader.totals("web").stable_pods == 0
     mesh["web-1"].call(PODS[0], good=8, bad=2)
     mesh["web-2"].call(PODS[0], good=5)
     mesh["web-2"].call(PODS[1], good=29, bad=1)
@@ -507,8 +563,7 @@ async def test_a_key_that_is_not_watched_has_nothing() -> None:
     await mesh.round()
     mesh.reader.unwatch("web")
     assert mesh.reader.totals("web") == mesh.reader.totals("other")
-    assert mesh.reader.totals("web")[1:] == (Evidence(), 0, 0, ((0, 0), (0, 0)), Counts(), 0, 0.0)
-    assert mesh.reader.share("web") == 1.0
+    assert mesh.reader.totals("web") == Totals(mesh.reader.reader_id, Evidence())
 
 
 async def test_one_scrape_of_a_caller_serves_all_runs_and_names_only_their_clusters() -> None:
@@ -519,13 +574,6 @@ async def test_one_scrape_of_a_caller_serves_all_runs_and_names_only_their_clust
     (query,) = mesh.queries
     assert r"shop\|cart\|80\|candidate" in query["filter"]
     assert r"shop\|web\|80\|stable" in query["filter"]
-
-
-def test_a_decision_gets_all_that_the_reader_counted() -> None:
-    told = scrape.Totals("reader-1", Evidence(Counts(9)), 3, 1, ((1, 0), (2, 1)), Counts(5, 1), 2, 0.5)
-    got = delivery.Totals(*told)
-    assert (got.reader, got.evidence, got.callers, got.missing) == told[:4]
-    assert (got.halves, got.before, got.stable_pods, got.age_s) == told[4:]
 
 
 def test_another_reader_has_another_id() -> None:
@@ -546,12 +594,11 @@ def test_a_sample_has_pods_of_every_workload_and_the_same_ones_each_time() -> No
     assert {each.uid for each in sample(list(reversed(callers)), 200)} == {each.uid for each in taken}
 
 
-async def test_the_share_that_a_sample_is_of_all_callers_is_told() -> None:
+async def test_of_very_many_callers_no_more_than_a_sample_is_asked() -> None:
     mesh = Mesh(*(f"web-{i}" for i in range(400)))
     mesh.watch()
     await mesh.round()
-    assert mesh.reader.share("web") == 0.5
-    assert mesh.reader.totals("web").scraped == 200
+    assert mesh.reader.totals("web").asked == len(mesh.queries) == 200
 
 
 async def test_a_key_whose_callers_cannot_be_told_harms_no_other() -> None:
@@ -560,7 +607,7 @@ async def test_a_key_whose_callers_cannot_be_told_harms_no_other() -> None:
     mesh.reader.watch("broken", {"x"}, {"y"}, lambda: unknown["callers"])
     mesh.watch()
     await mesh.round()
-    assert mesh.reader.totals("web").scraped == 1
+    assert mesh.reader.totals("web").asked == len(mesh.queries) == 1
 
 
 async def test_the_reader_runs_until_it_is_cancelled_and_survives_a_bad_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,17 +634,19 @@ async def test_the_reader_runs_until_it_is_cancelled_and_survives_a_bad_round(mo
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert mesh.reader.totals("web").scraped == 1
+    assert mesh.reader.totals("web").asked == 1
     assert told[:2] == ["web", "web"], "of both rounds, the bad one too"
 
 
-async def test_while_a_round_is_under_way_it_is_said_who_answered_in_the_one_before() -> None:
+async def test_while_a_round_is_under_way_what_the_one_before_has_shown_is_told() -> None:
     mesh = Mesh("web-1", "web-2")
+    mesh["web-1"].down = True
     mesh.watch()
-    await mesh.round()
+    for _ in range(6):
+        await mesh.round()
     under_way = asyncio.create_task(mesh.round())
     await asyncio.sleep(0)
-    assert (mesh.reader.totals("web").scraped, mesh.reader.share("web")) == (2, 1.0)
+    assert [pod for pod, _ in mesh.reader.totals("web").unread] == ["shop/web-1"]
     await under_way
 
 

@@ -123,7 +123,7 @@ def counts(requests: int, failures: int = 0) -> Counts:
 
 
 def seen(candidate: Counts, stable: Counts | None = None, reader: str = "reader-1") -> Totals:
-    return Totals(reader, Evidence(candidate, stable or Counts()), callers=3)
+    return Totals(reader, Evidence(candidate, stable or Counts()))
 
 
 GOOD = seen(counts(200), counts(1800))

@@ -125,7 +125,7 @@ class Collector:
             return None
         totals = self._counters.totals(f"{owner}|arms")
         calls = self._counters.calls(f"{owner}|arms")
-        return ArmTotals(totals.reader_id, totals.evidence, calls, totals.age_s)
+        return ArmTotals(totals.reader, totals.evidence, calls, totals.age_s)
 
     def _ask(self, owner: str, snapshot: Snapshot, service_key: str) -> None:
         spec = snapshot.spec
@@ -170,7 +170,7 @@ class Collector:
             now_s = self._clock()
             counts.take(self._queries.reading(owner, REQUESTS), now_s)
             return counts.totals(now_s)
-        return Totals(*self._counters.totals(owner)) if owner in self._runs else None
+        return self._counters.totals(owner) if owner in self._runs else None
 
     def readings(self, owner: str) -> tuple[Reading, ...]:
         """Return the last answer to each of the run's queries."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from serinus.analysis.model import Counts, Evidence, Reading
 from serinus.api.canary import CanarySpec
@@ -117,26 +117,37 @@ class Mesh:
         return self.settled and not self.rejections and self.acknowledged >= self.connected
 
 
+class Unread(NamedTuple):
+    """A sidecar that gives no statistics, by ``namespace/pod``, and why in words."""
+
+    pod: str
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one reader of the counters has added up since it began; ``reader`` tells readers apart.
+    """What one reader of the counters has added up since it began.
 
-    ``halves`` are tries and failures of two halves of the stable version's pods (A/A); ``stable_pods`` were tried at
-    all. ``before`` is what the callers had counted for the stable version before this reader began: no evidence.
+    ``reader`` tells readers apart; every process has others. Totals of different readers add up, those of one replace
+    each other. ``halves`` are tries and failures of two halves of the stable version's pods (A/A); ``stable_pods`` were
+    tried at all.
+    ``before`` is what the callers had counted for the stable version when each first answered: not evidence, only
+    history. After a restart of the operator the run's own beginning is part of it, and its failures and latencies reach
+    back only to when the stable cluster was last sent anew, as when the Canary came.
     ``age_s`` is how long ago the counters were read last. ``outcome`` and ``trouble`` name why they cannot be, and are
-    empty while they can.
+    empty while they can. Of ``asked`` sidecars the ``unread`` have given no answer for a while.
     """
 
     reader: str
     evidence: Evidence
-    callers: int = 0
-    missing: int = 0
     halves: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
     before: Counts = field(default_factory=Counts)
     stable_pods: int = 0
     age_s: float = 0.0
     outcome: str = ""
     trouble: str = ""
+    asked: int = 0
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from serinus.delivery.moves import PUSH_S, TICK_S, Move
 
 REQUESTS = "requests"
 """Name of the finding that says why requests cannot be counted."""
+UNREAD = "unread-sidecars"
+"""Name of the finding that says whose requests are not counted."""
 RATE_UNKNOWN_S = 15.0
 """Where no request was seen for so long, an adaptive run begins with the least weight."""
 
@@ -62,6 +64,8 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
     judgement = analyse(spec, sample, book.notes)
     if snapshot.totals and snapshot.totals.trouble:
         judgement = _blind(judgement, snapshot.totals, run)
+    if snapshot.totals and snapshot.totals.unread:
+        judgement = _in_part(judgement, snapshot.totals, snapshot.meta.namespace)
     if not run.weight:
         judgement = replace(judgement, verdict=Verdict.UNDECIDED, message="the candidate gets no requests yet")
     book = replace(book, notes=judgement.state)
@@ -88,6 +92,18 @@ def _blind(judgement: Judgement, totals: Totals, run: RunStatus) -> Judgement:
         weight_pct=run.weight,
         done=False,
     )
+
+
+def _in_part(judgement: Judgement, totals: Totals, namespace: str) -> Judgement:
+    """Return the judgement while some sidecars give no statistics. Where no request is seen, that may be the reason."""
+    pod, why = min(totals.unread, key=lambda each: (not each.pod.startswith(f"{namespace}/"), each.pod))
+    words = (
+        f"{len(totals.unread)} of {totals.asked} sidecars cannot be read, so their requests do not count; {pod}: {why}"
+    )
+    told = replace(judgement, findings=(*judgement.findings, Finding(UNREAD, Verdict.UNDECIDED, message=words)))
+    if not judgement.starved:
+        return told
+    return replace(told, message=f"{judgement.message}; {words}", hold=f"{judgement.hold}; {words}")
 
 
 def ready_pods(snapshot: Snapshot) -> int:

@@ -12,18 +12,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from re import escape
-from typing import NamedTuple
 
 import aiohttp
 import structlog
 
-from serinus.analysis.model import Counts, Evidence
+from serinus.analysis.model import Evidence
+from serinus.delivery.model import Totals, Unread
 from serinus.mesh.ads import Proxy
 from serinus.mesh.envoy_stats import ClusterCounters, Sheet, parse, read_sheet
-from serinus.mesh.halves import NO_TRIES, Halves, Rota, Tries
+from serinus.mesh.halves import Halves, Rota
 from serinus.mesh.sidecar import STATS_PORT
 
-__all__ = ["ClusterCounters", "EvidenceReader", "Totals", "http_fetch", "parse", "sample"]
+__all__ = ["ClusterCounters", "EvidenceReader", "http_fetch", "parse", "sample"]
 
 log = structlog.get_logger()
 
@@ -40,31 +40,12 @@ _MAX_ANSWER_BYTES = 4 << 20
 _MAX_FIRST = 16
 """Clusters whose endpoints one answer lists for the first time, before it is known how many they are."""
 _ROUNDING_S = 1.0
+UNREAD_S = 10.0
+"""A caller that gave no answer for so long is told of: what its pod sends is not counted."""
 _FLUSH = {"format": "json", "filter": "^server[.]uptime$"}
 
 Fetch = Callable[[str, Mapping[str, str]], Awaitable[bytes]]
 """Returns a sidecar's answer to ``GET /stats``, by its address and the query's parameters."""
-
-
-class Totals(NamedTuple):
-    """What one reader has counted since ``watch``. ``missing`` callers gave no answer in the last round.
-
-    ``reader_id`` is another one in every process: totals of different readers add up, those of one replace each other.
-    ``halves`` are tries and failures of two halves of the stable version's pods, of which ``stable_pods`` were tried.
-    ``before`` is what the callers had counted for the stable version when each first answered: not evidence, only
-    history. After a restart of the operator the run's own beginning is part of it, and its failures and latencies reach
-    back only to when the stable cluster was last sent anew, as when the Canary came. ``age_s`` is how long ago the last
-    round of reading ended.
-    """
-
-    reader_id: str
-    evidence: Evidence
-    scraped: int
-    missing: int
-    halves: tuple[Tries, Tries] = (NO_TRIES, NO_TRIES)
-    before: Counts = Counts()
-    stable_pods: int = 0
-    age_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -90,9 +71,7 @@ class _Watch:
     arm_of: Mapping[str, int] = field(default_factory=dict)
     called: dict[str, int] = field(default_factory=dict)
     calls: list[int] = field(default_factory=lambda: [0, 0])
-    callers: int = 0
-    scraped: int = 0
-    missing: int = 0
+    asked: tuple[Proxy, ...] = ()
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -139,6 +118,7 @@ class EvidenceReader:
         self._watches: dict[str, _Watch] = {}
         self._rota = Rota()
         self._read_at = clock()
+        self._silent: dict[str, tuple[float, str]] = {}
 
     def watch(
         self,
@@ -169,27 +149,29 @@ class EvidenceReader:
         """Return what was counted since ``watch``, and before. It never falls. A key not watched has nothing."""
         watch = self._watches.get(key)
         if watch is None:
-            return Totals(self.reader_id, Evidence(), 0, 0)
+            return Totals(self.reader_id, Evidence())
         return Totals(
             self.reader_id,
             watch.evidence,
-            watch.scraped,
-            watch.missing,
-            watch.halves.sums,
-            watch.history.counts(),
-            len(watch.halves.tried),
-            self._clock() - self._read_at,
+            halves=watch.halves.sums,
+            before=watch.history.counts(),
+            stable_pods=len(watch.halves.tried),
+            age_s=self._clock() - self._read_at,
+            asked=len(watch.asked),
+            unread=tuple(self._unread(watch.asked)),
         )
+
+    def _unread(self, asked: Iterable[Proxy]) -> Iterable[Unread]:
+        """Return which of these sidecars have given no answer for long."""
+        for proxy in asked:
+            since, why = self._silent.get(proxy.uid, (math.inf, ""))
+            if self._read_at - since >= UNREAD_S:
+                yield Unread(proxy.name, why)
 
     def calls(self, key: str) -> tuple[int, int]:
         """Return how many calls the pods of an experiment's two groups have sent by way of a stage, since ``watch``."""
         watch = self._watches.get(key)
         return (watch.calls[0], watch.calls[1]) if watch else (0, 0)
-
-    def share(self, key: str) -> float:
-        """Return which part of the key's callers is read, between 0 and 1; less than 1 when there are very many."""
-        watch = self._watches.get(key)
-        return min(1.0, (watch.scraped + watch.missing) / watch.callers) if watch and watch.callers else 1.0
 
     async def run(self, told: Callable[[str], None] = lambda key: None) -> None:
         """Read every two seconds, until cancelled; after each round every key is ``told``, so that it is judged."""
@@ -210,14 +192,14 @@ class EvidenceReader:
         watches = dict(self._watches)
         for key, watch in watches.items():
             try:
-                everyone = [proxy for proxy in watch.proxies() if proxy.ip]
+                everyone = tuple(watch.proxies())
             except Exception:  # one key's defect is no other key's
                 log.exception("the callers of a key cannot be told", key=key)
-                everyone = []
-            watch.callers = len(everyone)
+                everyone = ()
             watch.arm_of = watch.arms() if watch.arms else {}
             own = [proxy for proxy in everyone if proxy.uid in watch.arm_of]
-            for proxy in {*sample(everyone, MAX_CALLERS), *own}:
+            watch.asked = tuple({*sample(everyone, MAX_CALLERS), *own})
+            for proxy in watch.asked:
                 callers[proxy.uid] = proxy
                 wanted.setdefault(proxy.uid, []).append(watch)
         self._rota.turn()
@@ -225,16 +207,15 @@ class EvidenceReader:
         apart_s = min(_APART_S, _WITHIN_S / max(1, len(callers)))
         reads = (self._read(proxy, wanted[uid], slots, apart_s * n) for n, (uid, proxy) in enumerate(callers.items()))
         answered = await asyncio.gather(*reads)
-        for watch in watches.values():
-            watch.scraped = watch.missing = 0
-        for uid, answer in zip(callers, answered, strict=True):
-            for watch in wanted[uid]:
-                watch.scraped += answer
-                watch.missing += not answer
-        self._read_at = self._clock()
+        now = self._clock()
+        silent = {uid: why for uid, why in zip(callers, answered, strict=True) if why}
+        self._silent = {uid: (self._silent.get(uid, (now,))[0], why) for uid, why in silent.items()}
+        self._read_at = now
 
-    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore, after_s: float) -> bool:
-        """Read a caller after so many seconds; return whether it gave an answer."""
+    async def _read(self, proxy: Proxy, watches: Sequence[_Watch], slots: asyncio.Semaphore, after_s: float) -> str:
+        """Read a caller after so many seconds; return why it gave no answer, empty when it did."""
+        if not proxy.ip:
+            return "its pod has no address"
         await asyncio.sleep(after_s)
         clusters = frozenset().union(*(watch.clusters for watch in watches))
         listing = self._listing(proxy.uid, watches)
@@ -245,12 +226,12 @@ class EvidenceReader:
                     sheet = read_sheet(await self._fetch(proxy.ip, _query(clusters, listing, calls=calls)))
             except (OSError, ValueError, aiohttp.ClientError) as error:
                 log.debug("a sidecar gave no statistics", proxy=proxy.name, error=repr(error))
-                return False
+                return _why(error)
         now = self._clock()
         for watch in watches:
             _take_calls(watch, proxy.uid, sheet)
             _take(watch, proxy.uid, sheet, now, listing & watch.stable)
-        return True
+        return ""
 
     def _listing(self, uid: str, watches: Sequence[_Watch]) -> frozenset[str]:
         """Return the stable clusters whose endpoints this caller is asked for now: of those that it has called."""
@@ -266,6 +247,15 @@ class EvidenceReader:
                 elif self._rota.due(uid, cluster, listed):
                     due.add(cluster)
         return frozenset(due.union(first[:_MAX_FIRST]))
+
+
+def _why(error: Exception) -> str:
+    """Return in words why a sidecar gave no statistics; the same words for the same reason."""
+    if isinstance(error, TimeoutError):
+        return f"no answer on port {STATS_PORT} within {DEADLINE_S:g} s"
+    if isinstance(error, (OSError, aiohttp.ClientConnectionError)):
+        return f"no connection to port {STATS_PORT}"
+    return f"its answer on port {STATS_PORT} is none: {error}"
 
 
 def _take_calls(watch: _Watch, uid: str, sheet: Sheet) -> None:

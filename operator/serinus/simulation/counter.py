@@ -81,7 +81,6 @@ class Counter:
         return Totals(
             _READER,
             self._total,
-            callers=1,
             halves=self._halves,
             before=self._before,
             stable_pods=self._stable_pods if self._total.stable.requests else 0,
