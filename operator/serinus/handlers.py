@@ -18,6 +18,24 @@ from serinus.controller.controller import Controller
 registry = kopf.OperatorRegistry()
 
 
+class NothingRemembered(kopf.DiffBaseStorage):
+    """Remembers nothing of an object, which is all that ``on.event`` needs.
+
+    Kopf's own storages copy an object twice at each of its events, to tell handlers of other kinds what changed.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return an empty essence."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Return that there is none."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Do nothing."""
+
+
 def settings() -> kopf.OperatorSettings:
     """Return Kopf's settings: no scanning of definitions, no Events of its own, short time-outs, filtered watches."""
     chosen = kopf.OperatorSettings()
@@ -33,6 +51,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.queueing.idle_timeout = 0.1  # so long a worker keeps its object's last body; a thousand of them are large
     chosen.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     chosen.peering.standalone = True
+    chosen.persistence.diffbase_storage = NothingRemembered()
     return chosen
 
 

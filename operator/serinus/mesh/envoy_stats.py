@@ -27,8 +27,9 @@ begins at 0 again.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from operator import add, attrgetter, lt, sub
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -90,10 +91,10 @@ class ClusterCounters:
     buckets: tuple[int, ...] = _NO_BUCKETS
 
     def __add__(self, other: "ClusterCounters") -> "ClusterCounters":
-        return _combine(self, other, 1)
+        return _combined(add, self, other)
 
     def __sub__(self, other: "ClusterCounters") -> "ClusterCounters":
-        return _combine(self, other, -1)
+        return _combined(sub, self, other)
 
     def since(self, earlier: "ClusterCounters") -> "ClusterCounters":
         """Return what was counted since ``earlier``: all of it, if a counter fell, as the cluster then began again.
@@ -101,13 +102,13 @@ class ClusterCounters:
         A cluster that is sent anew under its name keeps its counters, but for those that Envoy makes when they are
         first needed: codes of answers, gRPC's, and latencies. These begin again by themselves.
         """
-        change = self - earlier
-        if any(value < 0 for name, value in _numbers(change) if name not in {"active", *_ON_DEMAND}):
+        if any(map(lt, _kept(self), _kept(earlier))):
             return self
+        change = self - earlier
         anew: dict[str, Any] = {name: getattr(self, name) for name in _ON_DEMAND if getattr(change, name) < 0}
         if min(change.buckets) < 0:
             anew["buckets"] = self.buckets
-        return replace(change, **anew)
+        return replace(change, **anew) if anew else change
 
     def counts(self) -> Counts:
         """Return tries, failed and abandoned tries, and latencies.
@@ -134,6 +135,13 @@ class ClusterCounters:
         abandoned = min(ended, max(0, connected - max(0, failed - unconnected)))
         buckets = (*self.buckets[:-1], self.buckets[-1] + slow)
         return Counts(requests + abandoned, min(requests, failed + faults), buckets, abandoned)
+
+
+_NAMES = tuple(each.name for each in fields(ClusterCounters) if each.name != "buckets")
+_numbers = attrgetter(*_NAMES)
+"""Returns all that are numbers, in their order."""
+_kept = attrgetter(*(name for name in _NAMES if name != "active" and name not in _ON_DEMAND))
+"""Returns the counters that go on when a cluster is sent anew."""
 
 
 class EndpointCounters(NamedTuple):
@@ -261,12 +269,6 @@ def _bucket(lower: float, width: float) -> int:
     return next((index for index, edge in enumerate(LATENCY_EDGES_MS) if value <= edge), len(LATENCY_EDGES_MS))
 
 
-def _combine(one: ClusterCounters, other: ClusterCounters, sign: int) -> ClusterCounters:
-    *numbers, buckets = astuple(one)
-    *others, other_buckets = astuple(other)
-    summed = ClusterCounters(*(a + sign * b for a, b in zip(numbers, others, strict=True)))
-    return replace(summed, buckets=tuple(a + sign * b for a, b in zip(buckets, other_buckets, strict=True)))
-
-
-def _numbers(counters: ClusterCounters) -> list[tuple[str, int]]:
-    return [(each.name, getattr(counters, each.name)) for each in fields(counters) if each.name != "buckets"]
+def _combined(by: Callable[[int, int], int], one: ClusterCounters, other: ClusterCounters) -> ClusterCounters:
+    values: list[Any] = [*map(by, _numbers(one), _numbers(other)), tuple(map(by, one.buckets, other.buckets))]
+    return ClusterCounters(*values)
