@@ -50,17 +50,18 @@ class _Part:
     latencies: Latencies
     endpoint: str = ""
 
-    def answers(self, errors: float, conditions: Conditions, defects: Sequence[Showing]) -> Answers:
+    def answers(self, errors: Number, conditions: Conditions, defects: Sequence[Showing]) -> Answers:
         """Return the answers to this part. Causes of errors add up; factors multiply."""
-        answer = self._answers if defects or not conditions.plain else self._known
-        return answer(errors, conditions, tuple(defects))
+        if defects or not isinstance(errors, float) or not conditions.plain:
+            return self._answers(errors, conditions, tuple(defects))
+        return self._known(errors, conditions, ())
 
     @cached_property
     def _known(self) -> Callable[[float, Conditions, tuple[Showing, ...]], Answers]:
         """``_answers``, which remembers them: where nothing happens, one tick is like another."""
         return lru_cache(maxsize=64)(self._answers)
 
-    def _answers(self, errors: float, conditions: Conditions, defects: tuple[Showing, ...]) -> Answers:
+    def _answers(self, errors: Number, conditions: Conditions, defects: tuple[Showing, ...]) -> Answers:
         ratio: Number = 1.0
         points: Number = 0.0
         unanswered: Number = 0.0
@@ -112,8 +113,11 @@ class Service:
         others = [each for each in endpoints if each.name not in broken]
         self._parts = [*alone, self._part(others)] if alone and others else alone or [self._whole]
 
-    def stable(self, errors: float, conditions: Conditions) -> Answers:
-        """Return how the stable version answers. ``errors`` is the service's error rate, 0 to 1."""
+    def stable(self, errors: Number, conditions: Conditions) -> Answers:
+        """Return how the stable version answers. ``errors`` is the service's error rate, 0 to 1.
+
+        It may be an array, in conditions that are arrays, too.
+        """
         return self._whole.answers(errors, conditions, ())
 
     def candidate(self, errors: float, conditions: Conditions, defects: Sequence[Showing], pods: int) -> Answers:

@@ -1,6 +1,5 @@
 """What the evidence reader would have reached in a simulated release: both versions, and an experiment's two groups."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serinus.analysis.model import Counts, Evidence
@@ -36,11 +35,9 @@ class Counter:
         self.failures = 0
         """Failed requests of both versions, those of the groups included."""
 
-    def learn(self, history: Iterator[Tick]) -> None:
+    def learn(self, past: ArmCounts) -> None:
         """Take in what the stable version did before the run."""
-        for tick in history:
-            for half in tick.stable:
-                self._before += _counts(half)
+        self._before = _counts(past)
 
     def take(self, tick: Tick, tick_s: float, failing: Failing | None, *, injected: bool) -> tuple[Arm, Arm]:
         """Add a tick; return what was new of candidate and stable.

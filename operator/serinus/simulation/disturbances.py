@@ -141,6 +141,7 @@ class Disturbances:
     def __init__(self, model: TrafficModel, runs: int, shared: Generator, stable: Generator, candidate: Generator):
         noise = model.noise
         self._noise = noise
+        self._runs = runs
         self._bursts = None
         if bursts := noise.bursts:
             self._bursts = Episodes(shared, (runs,), seconds(bursts.every), seconds(bursts.lasts), fixed=False)
@@ -167,11 +168,41 @@ class Disturbances:
         stable = self._stable.advance(tick_s, self._stable_weights)
         if self._cold is not None:
             candidate = self._cold.advance(candidate, tick_s, candidate_rate > 0, candidate_pods)
-        if (bursts := self._noise.bursts) and self._bursts is not None:
-            share = self._bursts.advance(tick_s)
-            points, factor = bursts.error_points / 100 * share, 1 + (bursts.latency_factor - 1) * share
-            candidate, stable = candidate.with_more(points, factor), stable.with_more(points, factor)
+        if (burst := self._burst(tick_s)) is not None:
+            candidate, stable = candidate.with_more(*burst), stable.with_more(*burst)
         if overload := self._noise.overload:
             candidate = overloaded(candidate, overload, candidate_rate / candidate_pods)
             stable = overloaded(stable, overload, stable_rate / self._stable_weights.shape[1])
         return candidate, stable
+
+    def before(self, tick_s: float, stable_rates: FloatArray) -> Conditions:
+        """Return the conditions of the two halves of the stable version in ticks before the run, all at once.
+
+        Args:
+            tick_s: length of a tick, in seconds.
+            stable_rates: requests per second to the whole stable version, shape ``(ticks,)``.
+
+        Returns:
+            Conditions whose numbers have the shape ``(2, ticks, runs)``.
+        """
+        ticks = len(stable_rates)
+        met = np.empty((3, 2, ticks, self._runs))
+        for tick in range(ticks):
+            stable = self._stable.advance(tick_s, self._stable_weights)
+            if (burst := self._burst(tick_s)) is not None:
+                stable = stable.with_more(*burst)
+            met[0, :, tick], met[1, :, tick] = stable.error_factor, stable.error_share
+            met[2, :, tick] = stable.latency_factor
+        conditions = Conditions(*met)
+        if overload := self._noise.overload:
+            per_pod = stable_rates[:, np.newaxis] / self._stable_weights.shape[1]
+            conditions = overloaded(conditions, overload, per_pod)
+        return conditions
+
+    def _burst(self, tick_s: float) -> tuple[FloatArray, FloatArray] | None:
+        """Return what a burst of trouble in the next tick adds to the errors, and its factor on latencies."""
+        bursts = self._noise.bursts
+        if bursts is None or self._bursts is None:
+            return None
+        share = self._bursts.advance(tick_s)
+        return bursts.error_points / 100 * share, 1 + (bursts.latency_factor - 1) * share

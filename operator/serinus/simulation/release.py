@@ -150,7 +150,7 @@ class _Play:
 
     def learn(self, history_s: float) -> None:
         """Play the time before the run."""
-        self._counter.learn(self._world.history(history_s))
+        self._counter.learn(self._world.past(history_s))
 
     def run(self) -> None:
         """Play until the release is over, or to the horizon; a bad release that was promoted goes on hurting."""
