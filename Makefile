@@ -22,6 +22,8 @@ SAY = printf '[%(%H:%M:%S)T] %s\n' -1
 
 export DEBIAN_FRONTEND := noninteractive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What Python compiles is kept, whatever the environment says: every worker and command of a test run starts anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup lint unit e2e test bench demo up down status images crds clean
 

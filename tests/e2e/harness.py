@@ -195,7 +195,7 @@ class App:
         self,
         *,
         replicas: int = 2,
-        rate: int = 100,
+        rate: int = 50,
         caller: bool = True,
         patience: str = "5s",
         behind: tuple[str, ...] = (),

@@ -116,7 +116,7 @@ def in_its_network(app: App, pod: str, command: str) -> None:
 @pytest.mark.long
 @pytest.mark.acceptance(37)
 def test_an_incident_that_both_versions_go_through_rolls_nothing_back(app: App) -> None:
-    app.create()
+    app.create(rate=100)
     app.adopt({"weight": 30}, analysis={"minRequests": 1_000_000})
     app.ship("v2")
     app.wait_weight(30)
@@ -143,7 +143,7 @@ def test_an_incident_that_both_versions_go_through_rolls_nothing_back(app: App) 
 @pytest.mark.long
 @pytest.mark.acceptance(38)
 def test_a_cold_candidate_is_given_time_and_an_outage_in_that_time_is_stopped(app: App) -> None:
-    app.create()
+    app.create(rate=100)
     body = {"warmUp": "90s", "minRequests": 1_000_000, "successRate": {"promise": {"ratio": 1.2, "points": 0.5}}}
     app.adopt({"weight": 20}, analysis=body)
     app.ship("v2", WARM_UP="70s", WARM_UP_ERROR_RATE="0.02", WARM_UP_LATENCY="50ms")
@@ -160,7 +160,7 @@ def test_a_cold_candidate_is_given_time_and_an_outage_in_that_time_is_stopped(ap
 
 @pytest.mark.acceptance(40)
 def test_retries_that_rescue_the_candidate_hide_nothing_from_the_judgement(app: App) -> None:
-    app.create()
+    app.create(rate=100)
     app.cluster.apply(
         {
             "apiVersion": "serinus.dev/v1alpha1",
@@ -182,7 +182,7 @@ def test_retries_that_rescue_the_candidate_hide_nothing_from_the_judgement(app: 
 
 @pytest.mark.acceptance(41)
 def test_every_odd_answer_to_a_users_query_has_a_name_and_is_no_verdict(app: App) -> None:
-    app.create()
+    app.create(rate=100)
     source = prometheus.install(app)
     queries = {
         "fine": "sum(up)",
@@ -281,7 +281,7 @@ def _runs(found: object) -> Iterator[Object]:
 
 
 def test_the_command_explains_what_is_waited_for_while_a_run_goes_on(app: App, cluster: Cluster) -> None:
-    app.create()
+    app.create(rate=100)
     app.adopt({"weight": 20}, analysis={"minRequests": 1_000_000, **PLAIN})
     app.ship("v2")
     app.wait_weight(20)

@@ -15,7 +15,7 @@ STEPS = ({"weight": 30, "for": "4s"}, {"weight": 60})
 
 
 def analysis(source: Object, **requests: str) -> Object:
-    compared = {"compare": True, "tolerances": [{"ratio": 2, "points": 5}]}
+    compared = {"compare": True, "floor": "250ms", "tolerances": [{"ratio": 2, "points": 5}]}
     return {"interval": "1s", "prometheus": source, "requests": {**REQUESTS, **requests}, "latency": compared}
 
 
