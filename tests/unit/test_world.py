@@ -1,7 +1,7 @@
 """The simulated world: what a traffic model says is what happens, as often as it says, within chance."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import erfc, exp, log, sqrt
 from random import Random
 from statistics import NormalDist
@@ -113,6 +113,43 @@ def test_the_history_has_the_stable_version_only_and_ends_as_the_run_begins() ->
     assert abs(stable(ticks)[0] - 200 * 60 * RUNS) < 4 * sqrt(200 * 60 * RUNS)
     play(played, 3)
     assert played.now_s == 6
+
+
+NOISY = """
+requests: {series: {values: [40, 80], interval: 30s, start: 5m}}
+errors: {series: {values: [1, 1, 5], interval: 30s, start: 5m}}
+latency: {median: 50ms, sigma: 0.8}
+pods: {stable: 4}
+noise:
+  bursts: {every: 2m, lasts: 20s, errorPoints: 5, latencyFactor: 3}
+  pods: {errorsCv: 0.3, latencyCv: 0.2}
+  glitches: {every: 3m, lasts: 10s, percent: 20}
+  overload: {perPod: 10, errorPoints: 10, latencyFactor: 2}
+"""
+
+
+def test_the_past_drawn_at_once_is_like_the_history_tick_by_tick() -> None:
+    runs, played = 200, [World(load_traffic(NOISY), 200, seed, 2.0) for seed in (1, 2)]
+    past, ticks = played[0].past(300.0), list(played[1].history(300.0))
+    sums = [sum((pick(half) for tick in ticks for half in tick.stable), start=np.zeros(runs)) for pick in MEASURED]
+    for pick, summed in zip(MEASURED, sums, strict=True):
+        at_once = pick(past)
+        error = np.sqrt((at_once.var() + summed.var()) / runs)
+        assert abs(at_once.mean() - summed.mean()) < 4 * error
+        assert 0.8 < at_once.std() / summed.std() < 1.25
+
+
+MEASURED: tuple[Callable[[ArmCounts], FloatArray], ...] = (
+    lambda arm: arm.requests.astype(float),
+    lambda arm: arm.failures.astype(float),
+    lambda arm: arm.buckets[SLOW:].sum(axis=0).astype(float),
+)
+
+
+def test_a_past_of_no_length_is_empty() -> None:
+    past = world().past(0.0)
+    assert past.requests.sum() == past.failures.sum() == past.buckets.sum() == 0
+    assert past.requests.shape == (RUNS,)
 
 
 def test_requests_are_poisson_and_split_by_weight() -> None:
