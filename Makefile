@@ -10,7 +10,10 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 CLUSTER := $(PYTHON) deploy/local/cluster.py
 ROLLOUT := $(BIN)/kubectl rollout -n serinus-system
-INSTALL := $(BIN)/kubectl apply -k deploy/base && $(ROLLOUT) restart deployment/serinus && \
+APPLY := $(BIN)/kubectl apply -k deploy/base
+# An operator that is there already starts again, for its image may be another one by now.
+INSTALL := if $(BIN)/kubectl get -n serinus-system deployment/serinus >/dev/null 2>&1; \
+    then $(APPLY) && $(ROLLOUT) restart deployment/serinus; else $(APPLY); fi && \
     $(ROLLOUT) status deployment/serinus --timeout=180s
 PYTEST := SERINUS_INSTALLED=1 $(BIN)/pytest tests/e2e -v --durations=20 --durations-min=10
 # Three tests at a time, which keep two cores busy, then one by one those that disturb others.

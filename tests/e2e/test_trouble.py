@@ -152,6 +152,7 @@ def test_an_emergency_undo_to_the_revision_promoted_before_is_released_at_once_w
     unharmed(app, since)
 
 
+@pytest.mark.long
 @pytest.mark.acceptance(61)
 def test_what_gets_past_the_hold_rolls_out_natively_and_is_reported_as_bypassed(app: App) -> None:
     app.create()
