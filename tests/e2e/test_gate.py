@@ -8,7 +8,6 @@ from faulty import STEPS, allow, experiment, injected, last, of_arms, ship, shop
 from harness import App, eventually
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(42)
 def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gate(app: App) -> None:
     shop(app)
@@ -76,7 +75,6 @@ def test_a_service_that_is_fragile_in_both_versions_is_not_blamed_on_the_candida
     assert last(app)["verdict"] in ("Passed", "Inconclusive"), last(app)
 
 
-@pytest.mark.long
 def test_a_candidate_that_waits_too_long_for_what_it_calls_is_stopped_by_its_slow_answers(app: App) -> None:
     called = {"STOCK_URL": "http://stock", "FALLBACK": "true"}
     app.create(rate=100, patience="20s", behind=("stock",), CALL_TIMEOUT="200ms", **called)
@@ -100,7 +98,6 @@ def test_a_candidate_that_waits_too_long_for_what_it_calls_is_stopped_by_its_slo
     assert "of the candidate's answers took longer than" in found["message"]
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(46)
 def test_the_budget_ends_an_experiment_without_a_verdict_and_a_person_decides(app: App) -> None:
     shop(app, fallback=False, budget=20)
@@ -116,7 +113,6 @@ def test_the_budget_ends_an_experiment_without_a_verdict_and_a_person_decides(ap
     app.wait_promoted("v2", within_s=120)
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(46)
 def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
     shop(app, fallback=False, budget=100000)
@@ -132,7 +128,6 @@ def test_the_kill_switch_ends_an_experiment_at_once(app: App) -> None:
     eventually(lambda: last(app).get("reason") == "Stopped", "it says so", 20)
 
 
-@pytest.mark.long
 def test_an_experiment_waits_for_what_must_hold_before_and_says_so(app: App) -> None:
     app.create(rate=200, behind=("stock",), STOCK_URL="http://stock", FALLBACK="true")
     app.adopt(*STEPS, faults=[experiment(to="stok")])

@@ -62,7 +62,6 @@ def test_no_request_fails_over_200_weight_changes_then_promotion_rollback_and_su
     unharmed(app, since)
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(63)
 def test_a_candidate_that_crashes_four_times_costs_no_request_and_every_failed_try_is_evidence(
     app: App, killer: Killer

@@ -60,7 +60,6 @@ def test_a_good_version_goes_through_all_weights_and_the_judged_pods_become_the_
     assert answered["v2"]["requests"] > 0
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(2)
 def test_where_the_history_has_an_equal_template_the_target_rolls_out_by_itself(app: App) -> None:
     app.create()
@@ -165,7 +164,6 @@ def test_a_template_set_back_in_the_middle_of_a_run_ends_it_without_another(app:
     unharmed(app, since)
 
 
-@pytest.mark.long
 @pytest.mark.acceptance(11)
 def test_a_newer_version_takes_the_place_of_the_one_that_is_being_judged(app: App) -> None:
     app.create()
