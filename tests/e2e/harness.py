@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 import yaml
 
 from serinus.kube import kinds
@@ -29,6 +30,8 @@ SHOP = "localhost/serinus-shop:dev"
 SYSTEM = "serinus-system"
 
 Object = dict[str, Any]
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))  # not every write of the client
 
 
 class Cluster:
