@@ -64,7 +64,7 @@ def judged(snapshot: Snapshot, spec: CanarySpec, run: RunStatus, now: datetime) 
     judgement = analyse(spec, sample, book.notes)
     if snapshot.totals and snapshot.totals.trouble:
         judgement = _blind(judgement, snapshot.totals, run)
-    if snapshot.totals and snapshot.totals.unread:
+    if snapshot.totals and snapshot.totals.unread and run.weight:
         judgement = _in_part(judgement, snapshot.totals, snapshot.meta.namespace)
     if not run.weight:
         judgement = replace(judgement, verdict=Verdict.UNDECIDED, message="the candidate gets no requests yet")

@@ -96,7 +96,7 @@ class World:
         self._scrapes = Scrapes(scrapes, model.noise, runs)
 
     def history(self, span_s: float) -> Iterator[Tick]:
-        """Play the time before the run, when there is only the stable version, as ``past`` does, tick by tick.
+        """Play the time before the run, when there is only the stable version, tick by tick; ``past`` is much faster.
 
         Use it up before the first ``tick``.
 
@@ -113,7 +113,7 @@ class World:
     def past(self, span_s: float) -> ArmCounts:
         """Return all that was counted of the stable version in the time before the run, as good scrapes would have it.
 
-        It is drawn at once, and so much faster than ``history``, but tells nothing of single ticks. Use one of them.
+        It is drawn at once, in the place of ``history``, and tells nothing of single ticks.
 
         Args:
             span_s: how long, in seconds; whole ticks of it are played, and the last ends as the run begins.
