@@ -375,10 +375,11 @@ class Fleet:
         seen = [self.versions()]
 
         def unchanged() -> bool:
+            time.sleep(3)
             seen.append(self.versions())
             return seen[-1] == seen[-2]
 
-        eventually(unchanged, "nothing changes any more", 60, 3)
+        eventually(unchanged, "nothing changes any more", 60)
         return seen[-1]
 
     def close(self) -> None:

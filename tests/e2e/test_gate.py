@@ -10,7 +10,7 @@ from harness import App, eventually
 
 @pytest.mark.acceptance(42)
 def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gate(app: App) -> None:
-    shop(app)
+    shop(app, rate=100)  # its budget lasts for ten reads or more then, some of which a busy machine misses
     since = app.mark()
     ship(app, fallback=False)
     eventually(lambda: injected(app), "the fault is injected", 120)
@@ -28,7 +28,7 @@ def test_a_candidate_that_lost_its_fallback_is_healthy_and_is_stopped_by_the_gat
     assert errors["stableBad"] < 0.05 * errors["stableRequests"]
     assert f"of {errors['requests']:,} requests to the candidate" in found["message"]
     report = app.report(since)
-    assert report["failed_by_us"] == 0
+    assert report["failed_by_us"] == 0, report["failed"][:5]
     assert report["bad_answers"] <= found["budget"] + 50
     eventually(lambda: not app.leftovers(), "nothing is left", 60)
     run = status["run"]["id"]
@@ -60,7 +60,7 @@ def test_a_candidate_that_copes_goes_on_and_the_fault_is_gone_from_every_sidecar
     time.sleep(2)
     assert staged(app) == before, "no call goes by way of a fault any more"
     report = app.report(since)
-    assert report["failed_by_us"] == 0
+    assert report["failed_by_us"] == 0, report["failed"][:5]
     assert not app.leftovers()
     assert any("FaultGate" in event and "risked 200" in event for event in app.events())
 
