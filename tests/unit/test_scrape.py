@@ -22,7 +22,7 @@ from serinus.delivery.model import Totals
 from serinus.mesh import halves, scrape
 from serinus.mesh.ads import Proxy
 from serinus.mesh.envoy_stats import ClusterCounters, parse, read_sheet
-from serinus.mesh.scrape import EvidenceReader, http_fetch, sample, sessions
+from serinus.mesh.scrape import EvidenceReader, http_fetch, sample
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "envoy-stats.json").read_text())
 SENT_ANEW: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "envoy-endpoints.json").read_text())[
@@ -664,14 +664,13 @@ async def test_a_sidecar_is_asked_over_http_first_to_merge_and_then_for_the_numb
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     monkeypatch.setattr(scrape, "STATS_PORT", runner.addresses[0][1])
-    async with sessions() as session:
-        try:
-            assert await http_fetch(session, "127.0.0.1", {"filter": "a|b (c) [.]"}) == b'{"stats": []}'
-            assert asked == ["^server[.]uptime$", "a|b (c) [.]"]
-            monkeypatch.setattr(scrape, "_MAX_ANSWER_BYTES", 50)
-            with pytest.raises(ValueError, match="larger"):
-                await http_fetch(session, "127.0.0.1", {"filter": "x"})
-        finally:
-            await runner.cleanup()
-        with pytest.raises(aiohttp.ClientError):
-            await http_fetch(session, "127.0.0.1", {"filter": "x"})
+    try:
+        assert await http_fetch("127.0.0.1", {"filter": "a|b (c) [.]"}) == b'{"stats": []}'
+        assert asked == ["^server[.]uptime$", "a|b (c) [.]"]
+        monkeypatch.setattr(scrape, "_MAX_ANSWER_BYTES", 50)
+        with pytest.raises(ValueError, match="larger"):
+            await http_fetch("127.0.0.1", {"filter": "x"})
+    finally:
+        await runner.cleanup()
+    with pytest.raises(aiohttp.ClientError):
+        await http_fetch("127.0.0.1", {"filter": "x"})

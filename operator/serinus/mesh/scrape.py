@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from re import escape
 
@@ -79,14 +78,7 @@ class _Watch:
         return self.candidate | self.stable
 
 
-def sessions() -> aiohttp.ClientSession:
-    """Return what connections to sidecars are kept in from one round to the next."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2 * INTERVAL_S)
-    timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
-
-
-async def http_fetch(session: aiohttp.ClientSession, address: str, query: Mapping[str, str]) -> bytes:
+async def http_fetch(address: str, query: Mapping[str, str]) -> bytes:
     """Return what the sidecar at this address answers on its statistics port.
 
     A question makes Envoy merge its threads' latencies, but is answered before that is done. So a small one goes first.
@@ -96,8 +88,9 @@ async def http_fetch(session: aiohttp.ClientSession, address: str, query: Mappin
     """
     host = f"[{address}]" if ":" in address else address
     url = f"http://{host}:{STATS_PORT}/stats"
-    await _get(session, url, _FLUSH)
-    return await _get(session, url, query)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session:
+        await _get(session, url, _FLUSH)
+        return await _get(session, url, query)
 
 
 async def _get(session: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> bytes:
@@ -118,8 +111,7 @@ class EvidenceReader:
     sidecar itself started after ``watch``, or had answered after ``watch`` without the cluster, all of it counts.
     """
 
-    def __init__(self, fetch: Fetch | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read with ``fetch``; without one, over HTTP from ``run`` on."""
+    def __init__(self, fetch: Fetch = http_fetch, clock: Callable[[], float] = time.monotonic) -> None:
         self.reader_id = secrets.token_hex(6)
         self._fetch = fetch
         self._clock = clock
@@ -183,17 +175,15 @@ class EvidenceReader:
 
     async def run(self, told: Callable[[str], None] = lambda key: None) -> None:
         """Read every two seconds, until cancelled; after each round every key is ``told``, so that it is judged."""
-        async with sessions() as session:
-            self._fetch = self._fetch or partial(http_fetch, session)
-            while True:
-                started = self._clock()
-                try:
-                    await self.round()
-                except Exception:  # whatever it is, evidence must go on
-                    log.exception("a round of scraping failed")
-                for key in self._watches:
-                    told(key)
-                await asyncio.sleep(max(0.0, started + INTERVAL_S - self._clock()))
+        while True:
+            started = self._clock()
+            try:
+                await self.round()
+            except Exception:  # whatever it is, evidence must go on
+                log.exception("a round of scraping failed")
+            for key in self._watches:
+                told(key)
+            await asyncio.sleep(max(0.0, started + INTERVAL_S - self._clock()))
 
     async def round(self) -> None:
         """Read every caller of every watched key once."""
@@ -226,7 +216,6 @@ class EvidenceReader:
         """Read a caller after so many seconds; return why it gave no answer, empty when it did."""
         if not proxy.ip:
             return "its pod has no address"
-        assert self._fetch is not None  # noqa: S101 - ``run`` has seen to it
         await asyncio.sleep(after_s)
         clusters = frozenset().union(*(watch.clusters for watch in watches))
         listing = self._listing(proxy.uid, watches)
