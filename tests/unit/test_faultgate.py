@@ -100,6 +100,36 @@ def test_equal_arms_are_failed_in_no_more_than_alpha_of_all_experiments(share: f
     assert failed.mean() <= SETTINGS.alpha + 3 * (SETTINGS.alpha / runs) ** 0.5
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.9])
+def test_arms_that_are_read_late_are_failed_in_no_more_than_alpha_either(share: float) -> None:
+    rng = np.random.default_rng(9)
+    runs = 1500
+    tests, failed = GateTests.start(SETTINGS, runs), np.zeros(runs, bool)
+    for _ in range(30):
+        n = [rng.poisson(40, runs).astype(float) for _ in range(2)]
+        bad = [rng.binomial(each.astype(int), share).astype(float) for each in n]
+        none, no_edges = np.zeros(runs), np.zeros((0, runs))
+        tests.take(Block(bad[0], n[0], bad[1], n[1], no_edges, none, no_edges, none, n[0], n[1], span_s=8.0))
+        failed |= tests.harm(ERRORS) >= SETTINGS.threshold(ERRORS)
+    assert failed.mean() <= SETTINGS.alpha + 3 * (SETTINGS.alpha / runs) ** 0.5
+
+
+def one_read(failed: int, requests: int, at_s: float) -> GateJudgement:
+    """Return the judgement on all that happened until the first read of an experiment, stable without a failure."""
+    arms = Evidence(counts(requests, failed), counts(requests, 0))
+    return judge_gate(SETTINGS, GateSample(GateStage.FAULT, arms, at_s=at_s), {})
+
+
+def test_one_read_decides_only_when_its_failures_took_as_long_as_three() -> None:
+    assert one_read(failed=212, requests=244, at_s=9.7).verdict is Verdict.HARM
+    for what, judgement in (
+        ("a read in time", one_read(failed=199, requests=200, at_s=2.0)),
+        ("one late, of which a fifth failed: a hiccup of two seconds", one_read(failed=49, requests=244, at_s=9.7)),
+        ("one late, with few requests, which may have come at once", one_read(failed=9, requests=10, at_s=9.7)),
+    ):
+        assert judgement.verdict is Verdict.UNDECIDED, what
+
+
 @pytest.mark.parametrize("stable", [0.002, 0.05, 0.3])
 @pytest.mark.parametrize("worse", [True, False])
 def test_at_the_line_the_mean_of_a_block_is_at_most_one(stable: float, worse: bool) -> None:

@@ -45,8 +45,8 @@ def judge_gate(settings: GateSettings, sample: GateSample, state: dict[str, Any]
     """
     tests, taken = _opened(settings, state)
     at_s = float(state.get("at_s", 0.0))
-    block, known = _block(settings, sample, taken)
     since_s = sample.at_s - at_s
+    block, known = _block(settings, sample, taken, since_s)
     whole = block is not None and min(block.n_c[0], block.n_b[0]) >= settings.fewest
     if block is not None and since_s >= (settings.block_s if whole else settings.longest_block_s):
         tests.take(block)
@@ -64,8 +64,10 @@ def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, l
     return GateTests.start(settings, 1), [0] * (8 + 2 * len(settings.slow_edges))
 
 
-def _block(settings: GateSettings, sample: GateSample, taken: list[int]) -> tuple[Block | None, list[int]]:
-    """Return what is new since ``taken``, once both arms have requests in it, and what is taken then."""
+def _block(
+    settings: GateSettings, sample: GateSample, taken: list[int], since_s: float
+) -> tuple[Block | None, list[int]]:
+    """Return what is new since ``taken``, ``since_s`` ago, once both arms have requests in it; and what is taken then."""
     both = (sample.arms.candidate, sample.arms.stable)
     known = [number for arm in both for number in (arm.unserved, arm.requests)]
     known += [sum(arm.buckets) for arm in both]
@@ -76,7 +78,7 @@ def _block(settings: GateSettings, sample: GateSample, taken: list[int]) -> tupl
         return None, taken
     bad_c, n_c, bad_b, n_b, timed_c, timed_b, calls_c, calls_b = (np.array([float(each)]) for each in new[:8])
     slow_c, slow_b = np.array(new[8:], float).reshape(2, len(settings.slow_edges), 1)
-    return Block(bad_c, n_c, bad_b, n_b, slow_c, timed_c, slow_b, timed_b, calls_c, calls_b), known
+    return Block(bad_c, n_c, bad_b, n_b, slow_c, timed_c, slow_b, timed_b, calls_c, calls_b, since_s), known
 
 
 def _verdict(

@@ -40,7 +40,8 @@ class GateSettings:
     is for the sizes of a block's arms, and costs most where they differ much by chance."""
     longest_block_s: float = 10.0
     cap: float = 2.0
-    """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree."""
+    """Most evidence of one block, so that no hiccup of one pod decides: three blocks must agree, or one that was read
+    late and whose requests failed for as long as three."""
     suspicion: float = 4.0
     """Evidence for harm, as a factor, at which nothing passes yet."""
 

@@ -37,7 +37,10 @@ variance of a count, at most. A power below 1 of an e-value is one (Jensen's ine
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """New counts of the arms, each of shape (N,): bad requests, requests, answers, calls; slow answers (edges, N)."""
+    """New counts of the arms, each of shape (N,): bad requests, requests, answers, calls; slow answers (edges, N).
+
+    ``span_s`` is the time they came in, in seconds; 0 where that is not known.
+    """
 
     bad_c: Floats
     n_c: Floats
@@ -49,6 +52,7 @@ class Block:
     timed_b: Floats
     calls_c: Floats
     calls_b: Floats
+    span_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -87,16 +91,17 @@ class GateTests:
 
     def take(self, block: Block) -> None:
         """Multiply a block into every bet; experiments in which an arm had no request are left as they are."""
-        self._shares(ERRORS, block.bad_c, block.n_c, block.bad_b, block.n_b)
+        self._shares(ERRORS, block.bad_c, block.n_c, block.bad_b, block.n_b, block.span_s)
         for name, slow_c, slow_b in zip(self.settings.slow, block.slow_c, block.slow_b, strict=True):
-            self._shares(name, slow_c, block.timed_c, slow_b, block.timed_b)
+            self._shares(name, slow_c, block.timed_c, slow_b, block.timed_b, block.span_s)
         allowed = np.full(1, self.settings.most_calls)
         ratios = self.settings.most_calls * _MORE_CALLS[:, None]
         calls = log_e_ratio(block.calls_c, block.n_c, block.calls_b, block.n_b, ratios, allowed) / _CLUSTERED
         self.worse[CALLS] = self.worse[CALLS] + np.minimum(calls, self.settings.cap)
 
-    def _shares(self, name: str, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats) -> None:
+    def _shares(self, name: str, bad_c: Floats, n_c: Floats, bad_b: Floats, n_b: Floats, span_s: float) -> None:
         there = (n_c > 0) & (n_b > 0)
+        most = self.settings.cap * _blocks(self.settings, bad_c, n_c, span_s)
         for bets, margin, worse in (
             (self.worse, self.settings.harm, True),
             (self.fine, self.settings.safe, False),
@@ -104,7 +109,7 @@ class GateTests:
             q_c, q_b = alternatives(margin, worse=worse)
             rho, delta = np.full(1, margin.rho), np.full(1, margin.delta)
             new = log_e(bad_c, n_c, bad_b, n_b, q_c[:, None], q_b[:, None], rho, delta)
-            bets[name] = bets[name] + np.where(there, np.minimum(new, self.settings.cap) if worse else new, 0.0)
+            bets[name] = bets[name] + np.where(there, np.minimum(new, most) if worse else new, 0.0)
 
     def harm(self, name: str) -> Floats:
         """Return the evidence that the candidate is worse by a hypothesis, (N,)."""
@@ -115,6 +120,16 @@ class GateTests:
         """Return the evidence that it is no worse, (N,); of slow answers, at the edge where that is least shown."""
         names = self.settings.slow if name == SLOW else (name,)
         return np.asarray(np.min([_mean(self.fine[each]) for each in names], axis=0))
+
+
+def _blocks(settings: GateSettings, bad: Floats, requests: Floats, span_s: float) -> Floats:
+    """Return as how many blocks one counts that was read late: as many as its bad requests must have taken, (N,).
+
+    Where requests come evenly, a share of ``span_s`` went bad; a hiccup within a long block stays one block. The cap may
+    depend on the block's own counts: it only takes away from what was won, so the bound on false alarms is as before.
+    """
+    taken_s = span_s * bad / np.maximum(requests, 1.0)
+    return np.asarray(np.maximum(1.0, np.floor(np.minimum(taken_s / settings.block_s, bad / settings.fewest))))
 
 
 def alternatives(margin: Margin, *, worse: bool) -> tuple[Floats, Floats]:
