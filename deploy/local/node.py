@@ -101,7 +101,13 @@ class Supervisor:
         self.started: dict[str, float] = {}
         self.delays_s: dict[str, float] = {}
         self.logs = logs
-        self.environment = {"PATH": os.environ["PATH"], "HOME": "/run", "TMPDIR": "/run/tmp", "LANG": "C.UTF-8"}
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": "/run",
+            "TMPDIR": "/run/tmp",
+            "LANG": "C.UTF-8",
+            "GOGC": "300",  # a quarter of the API server's time went into collecting garbage from a small heap
+        }
 
     def start_ready(self, now: float) -> None:
         """Starts every waiting component whose time has come and whose needs are met."""

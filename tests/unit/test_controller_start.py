@@ -4,14 +4,16 @@ from typing import Any
 
 from serinus.api.names import LABEL_HASH
 from serinus.api.release import CanaryStatus
-from serinus.controller.apply import Applier
+from serinus.controller.apply import Applied, Applier
 from serinus.controller.controller import Controller
 from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.policies import Policies
 from serinus.controller.workqueue import WorkQueue
+from serinus.delivery.model import Meta, Snapshot
+from serinus.delivery.project import Desired
 from serinus.kube import kinds
-from serinus.kube.errors import NotFound
+from serinus.kube.errors import Conflict, NotFound
 from serinus.mesh.render import render_service
 
 from .test_feed import BAD, Sidecars, service
@@ -38,6 +40,13 @@ class Kube:
     async def apply(self, kind: kinds.Kind, body: dict[str, Any], *, force: bool = True) -> dict[str, Any]:
         self.written.append(body)
         return body
+
+    async def patch(self, kind: kinds.Kind, name: str, namespace: str, change: dict[str, Any]) -> dict[str, Any]:
+        present = (await self.get(kind, name))["metadata"]
+        if change["metadata"].get("resourceVersion") != present["resourceVersion"]:
+            raise Conflict("it has been changed")
+        self.written.append(change)
+        return {"metadata": {**present, "resourceVersion": "8"}}
 
 
 def meta(name: str, **more: Any) -> dict[str, Any]:
@@ -157,3 +166,16 @@ async def test_a_foreign_service_with_the_name_of_the_candidates_is_left_alone()
     kube.objects = {}
     assert await applier._create(NAMESPACE, (wanted,))
     assert kube.written == [wanted]
+
+
+async def test_requests_are_taken_off_only_where_nobody_has_changed_the_canary_since() -> None:
+    kube = Kube()
+    kube.objects = {"Canary": [{"metadata": meta("cart", resourceVersion="7")}]}
+    feed = Feed(Sidecars(), render_service)
+    applier = Applier(kube, feed, Faults(Keeper(), feed))  # type: ignore[arg-type]
+    snapshot = Snapshot(Meta(NAMESPACE, "cart", "uid-cart", 1, {}), CanaryStatus())
+    done = Desired(route=None, commands_done=("command.serinus.dev/t1",))
+    assert await applier.apply(snapshot, done, "", "6") == Applied(wrote=False)
+    assert kube.written == []
+    assert await applier.apply(snapshot, done, "", "7") == Applied(wrote=True, version="8")
+    assert kube.written == [{"metadata": {"annotations": {"command.serinus.dev/t1": None}, "resourceVersion": "7"}}]

@@ -320,7 +320,7 @@ def test_past_the_hold(case: Case) -> None:
         analysing(totals=GOOD, obstacles=("Service web-all publishes not-ready addresses",)),
         ANALYSING,
         Reason.ANALYSING,
-        ("step 2 of 3",),
+        ("the sidecars are given weight 20 %",),
     ),
 )
 def test_what_is_in_the_way(case: Case) -> None:
@@ -479,9 +479,9 @@ def test_preparing(case: Case) -> None:
     Case(
         "a weight that all sidecars have is judged",
         analysing(plan.SHIFT),
-        ANALYSING,
-        Reason.ANALYSING,
-        ("all sidecars have weight 10 %",),
+        WAITING,
+        Reason.NO_TRAFFIC,
+        ("step 1 of 3 at 10 %",),
         plan.JUDGE,
     ),
     Case(
@@ -504,7 +504,16 @@ def test_preparing(case: Case) -> None:
         analysing(totals=GOOD),
         ANALYSING,
         Reason.ANALYSING,
-        ("step 2 of 3: 20 %",),
+        ("the sidecars are given weight 20 %",),
+        plan.SHIFT,
+        20,
+    ),
+    Case(
+        "a step that needs more pods waits for them before it gets its weight",
+        analysing(totals=GOOD, spec=a_spec({"weight": 10}, {"weight": 90})),
+        ANALYSING,
+        Reason.ANALYSING,
+        ("2 of 4 candidate pods are ready",),
         plan.SCALE,
         10,
     ),
@@ -521,7 +530,7 @@ def test_preparing(case: Case) -> None:
         analysing(totals=GOOD, spec=a_spec({"weight": 10, "for": "1m"}, {"weight": 40}), run_acknowledged_at=ago(61)),
         ANALYSING,
         Reason.ANALYSING,
-        ("step 2 of 2: 40 %",),
+        ("the sidecars are given weight 40 %",),
     ),
     Case(
         "a step whose time is over does not go on without evidence",

@@ -273,7 +273,9 @@ def test_a_plan_edited_to_lower_weights_does_not_lower_the_present_one():
 def test_a_plan_that_became_shorter_than_the_run_goes_on_with_the_next_higher_step():
     edited = a_spec({"weight": 10}, {"weight": 90})
     decision = look(analysing(totals=good_at(40), spec=edited, run_step=4, run_weight=40))
-    assert "step 2 of 2: 90 %" in decision.status.message
+    assert decision.status.run is not None
+    assert decision.status.run.step == 1
+    assert any("step 2 of 2: 90 %" in event.message for event in decision.events)
 
 
 SETTLED = {

@@ -67,7 +67,7 @@ def _opened(settings: GateSettings, state: dict[str, Any]) -> tuple[GateTests, l
 def _block(
     settings: GateSettings, sample: GateSample, taken: list[int], since_s: float
 ) -> tuple[Block | None, list[int]]:
-    """Return what is new since ``taken``, ``since_s`` ago, once both arms have requests in it; and what is taken then."""
+    """Return what is new since ``taken``, ``since_s`` ago, once both arms have requests, and what is taken then."""
     both = (sample.arms.candidate, sample.arms.stable)
     known = [number for arm in both for number in (arm.unserved, arm.requests)]
     known += [sum(arm.buckets) for arm in both]

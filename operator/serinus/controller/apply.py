@@ -1,5 +1,6 @@
 """Make it so: perform what ``project`` wants, in an order in which a crash between any two writes does no harm."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from serinus.api.names import LABEL_CANARY, LABEL_TRACK, READINESS_GATE
@@ -16,6 +17,14 @@ from serinus.kube.requests import Object, PatchType
 _TRACK_PATH = "/metadata/labels/" + LABEL_TRACK.replace("/", "~1")
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Whether anything was written, so that it is worth looking again soon, and the new version of the Canary if so."""
+
+    wrote: bool
+    version: str = ""
+
+
 class Applier:
     """Performs a ``Desired``. Writes only what differs; raises ``KubeError`` and leaves the rest for the next look."""
 
@@ -26,8 +35,8 @@ class Applier:
         self._records = Records(kube)
         self._behind: set[str] = set()
 
-    async def apply(self, snapshot: Snapshot, desired: Desired, service_key: str) -> bool:
-        """Make the world as desired. Returns whether anything was written, so that it is worth looking again soon."""
+    async def apply(self, snapshot: Snapshot, desired: Desired, service_key: str, version: str) -> Applied:
+        """Make the world as desired. ``version`` is the Canary's ``resourceVersion`` as it was last read or written."""
         meta = snapshot.meta
         owner = f"{meta.namespace}/{meta.name}"
         self._feed.drop_routes(owner, keep=service_key)
@@ -45,11 +54,11 @@ class Applier:
             await self._freeze(snapshot, desired.freeze),
             await self._delete(meta.namespace, desired.delete),
             await self._delete_service(meta.namespace, desired.delete_service),
-            await self._forget_commands(snapshot, desired.commands_done),
         ]
+        forgotten = await self._forget_commands(snapshot, desired.commands_done, version)
         kept = await self._records.keep(meta, desired.record)
         (self._behind.discard if kept else self._behind.add)(owner)
-        return any(wrote)
+        return Applied(any(wrote) or bool(forgotten), forgotten)
 
     def behind(self, owner: str) -> bool:
         """Whether a part of a run's record could not be written yet."""
@@ -188,9 +197,13 @@ class Applier:
             return False
         return True
 
-    async def _forget_commands(self, snapshot: Snapshot, annotations: tuple[str, ...]) -> bool:
+    async def _forget_commands(self, snapshot: Snapshot, annotations: tuple[str, ...], version: str) -> str:
+        """Take off requests that were dealt with; return the Canary's new version, empty when nothing was written."""
         if not annotations:
-            return False
-        change = {"metadata": {"annotations": dict.fromkeys(annotations)}}
-        await self._kube.patch(kinds.CANARY, snapshot.meta.name, snapshot.meta.namespace, change)
-        return True
+            return ""
+        change = {"metadata": {"annotations": dict.fromkeys(annotations), "resourceVersion": version}}
+        try:
+            after = await self._kube.patch(kinds.CANARY, snapshot.meta.name, snapshot.meta.namespace, change)
+        except Conflict:
+            return ""  # somebody has changed the Canary since: that is looked at, and then this is done
+        return str(after["metadata"]["resourceVersion"])

@@ -14,7 +14,7 @@ import structlog
 from serinus.analysis.model import Reading
 from serinus.api.names import FINALIZER
 from serinus.api.release import CanaryStatus
-from serinus.controller.apply import Applier
+from serinus.controller.apply import Applied, Applier
 from serinus.controller.faults import Faults
 from serinus.controller.feed import Feed
 from serinus.controller.gather import Gathered, Gatherer
@@ -102,13 +102,15 @@ class Reconciler:
         decision = decide(gathered.snapshot, self._now())
         written = await self._persist(gathered, decision)
         self._seen(namespace, name, decision.status, written)
-        wrote = await self._apply(gathered, decision, owner)
+        applied = await self._apply(gathered, decision, owner, written)
+        if applied.version:
+            self._seen(namespace, name, decision.status, applied.version)
         if decision.finished:
             await self._finalizer(canary, add=False)
             self._gone(owner)
             return Result()
         after_s = decision.after_s
-        if wrote or (written and after_s is None):  # our own write is no news: until one look changes nothing
+        if applied.wrote or (written and after_s is None):  # our own write is no news: until one look changes nothing
             after_s = SOON_S if after_s is None else min(after_s, SOON_S)
         if self._applier.behind(owner):
             after_s = RETRY_S if after_s is None else min(after_s, RETRY_S)
@@ -154,10 +156,11 @@ class Reconciler:
             self._post(gathered.canary, decision)
         return written
 
-    async def _apply(self, gathered: Gathered, decision: Decision, owner: str) -> bool:
+    async def _apply(self, gathered: Gathered, decision: Decision, owner: str, written: str) -> Applied:
         snapshot = replace(gathered.snapshot, status=decision.status)
         self._evidences.follow(owner, snapshot, gathered.service_key)
-        return await self._applier.apply(snapshot, project(snapshot), gathered.service_key)
+        version = written or gathered.canary["metadata"]["resourceVersion"]
+        return await self._applier.apply(snapshot, project(snapshot), gathered.service_key, version)
 
     async def _finalizer(self, canary: Object, *, add: bool) -> Object:
         meta = canary["metadata"]

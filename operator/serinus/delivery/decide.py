@@ -1,6 +1,6 @@
 """``decide``: what the status of a release becomes, given the state of the world. This is what Serinus thinks.
 
-One call makes at most one step. The caller persists the status, projects it (``serinus.delivery.project``), applies
+One call orders at most one thing. The caller persists the status, projects it (``serinus.delivery.project``), applies
 that, and looks again: no status advances before the effect that it ordered has been observed.
 """
 
@@ -111,7 +111,33 @@ def _resumed(snapshot: Snapshot) -> Move | None:
 
 
 def _live(snapshot: Snapshot, now: datetime) -> Move:
-    """Decide on a Canary that has what it needs and may move."""
+    """Decide on a Canary that has what it needs and may move; where a move orders nothing, also on what is next.
+
+    So a weight takes two looks, each with a write: one that orders it, and one that sees it in force.
+    """
+    move = _moved(snapshot, now)
+    if not _ordered_nothing(snapshot, move):
+        return move
+    following = _moved(replace(snapshot, status=move.status), now)
+    stays = _place(following.status) == _place(move.status) and following.status.phase in plan.IN_RUN
+    return replace(following, events=(*move.events, *following.events)) if stays else move
+
+
+def _ordered_nothing(snapshot: Snapshot, move: Move) -> bool:
+    """Whether a run came to a leg that has not asked for anything yet, or to a weight that is in force."""
+    before, run = snapshot.status.run, move.status.run
+    if before is None or run is None or move.status.phase in (None, Phase.PREPARING) or before.id != run.id:
+        return False
+    arrived = run.stage == plan.SCALE and before.step != run.step
+    in_force = run.stage == plan.JUDGE and before.stage == plan.SHIFT
+    return move.status.phase in plan.IN_RUN and (arrived or in_force)
+
+
+def _place(status: CanaryStatus) -> tuple[str, int] | None:
+    return (status.run.id, status.run.step) if status.run else None
+
+
+def _moved(snapshot: Snapshot, now: datetime) -> Move:
     spec, target, status = snapshot.spec, snapshot.target, snapshot.status
     assert spec is not None  # noqa: S101 - _obstacle has seen to it
     assert target is not None  # noqa: S101 - _obstacle has seen to it
