@@ -58,9 +58,9 @@ def experiment(**fields: Any) -> Object:
     return {**common, "abort": {"httpStatus": 503}} | fields
 
 
-def shop(app: App, *, fallback: bool = True, rate: int = 200, **fields: Any) -> None:
-    """``web`` calls ``stock``, and does without it, or not; the Canary lets that fail."""
-    app.create(rate=rate, behind=("stock",), STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
+def shop(app: App, *, fallback: bool = True, **fields: Any) -> None:
+    """``web`` calls ``stock``, and does without it, or not; the Canary lets that fail for ten requests a second."""
+    app.create(rate=100, behind=("stock",), STOCK_URL="http://stock", FALLBACK=str(fallback).lower())
     allow(app)
     app.adopt(*STEPS, faults=[experiment(**fields)])
 

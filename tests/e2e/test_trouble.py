@@ -467,7 +467,7 @@ def test_a_release_ends_the_same_when_the_operator_is_killed_after_every_single_
     assert stages >= {
         "Preparing Scale",
         "Analysing Shift",
-        "Analysing Judge",
+        "Waiting Judge",
         "Promoting Scale",
         "Promoting Shift",
         "Promoting Open",
