@@ -45,7 +45,7 @@ setup: .venv/.ready ## make .venv with Serinus (editable) and the tools of devel
 	@$(SAY) "making .venv (about a minute)"
 	@[ -x $(PYTHON) ] || python3 -m venv .venv
 	@$(PYTHON) -m pip install -q --upgrade 'pip>=25.1'
-	@$(PYTHON) -m pip install -q --editable . --group dev
+	@$(PYTHON) -m pip install -q --no-compile --editable . --group dev
 	@touch $@
 
 lint: setup ## style, types and layers

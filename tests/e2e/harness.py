@@ -210,21 +210,18 @@ class App:
         which is there as well.
         """
         self._behind = bool(behind)
-        self.cluster.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": self.namespace, "labels": {"serinus.dev/inject": "enabled"}},
-            }
-        )
-        rolled_out = ["rollout", "status", "deployment", "-n", self.namespace, "--timeout=120s"]
-        for name in behind:
-            self.cluster.apply(self.deployment("v1", name=name), self.service(name))
-        self.cluster.apply(self.deployment("v1", replicas=replicas, **env), self.service())
-        self.cluster.kubectl(*rolled_out, timeout_s=130)
+        namespace = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": self.namespace, "labels": {"serinus.dev/inject": "enabled"}},
+        }
+        objects = [body for name in behind for body in (self.deployment("v1", name=name), self.service(name))]
+        objects += [self.deployment("v1", replicas=replicas, **env), self.service()]
+        objects += [self.caller(0, patience)] if caller else []
+        self.cluster.apply(namespace, *objects)
+        self.cluster.kubectl("rollout", "status", "deployment", "-n", self.namespace, "--timeout=120s", timeout_s=130)
         if caller:  # only now: what failed before there were pods would be remembered as stable's own failures
-            self.cluster.apply(self.caller(rate, patience))
-            self.cluster.kubectl(*rolled_out, timeout_s=130)
+            self.rate(rate)
             eventually(lambda: self.report()["total"] > 10, "the caller gets answers", 60)
 
     def deployment(self, version: str, *, replicas: int = 2, name: str = "web", **env: str) -> Object:
