@@ -16,9 +16,9 @@ INSTALL := if $(BIN)/kubectl get -n serinus-system deployment/serinus >/dev/null
     then $(APPLY) && $(ROLLOUT) restart deployment/serinus; else $(APPLY); fi && \
     $(ROLLOUT) status deployment/serinus --timeout=180s
 PYTEST := SERINUS_INSTALLED=1 $(BIN)/pytest tests/e2e -v --durations=20 --durations-min=10
-# Three tests at a time, which keep two cores busy, then one by one those that disturb others.
+# Four tests at a time, of which most wait for something, then one by one those that disturb others.
 E2E := $(CLUSTER) run -- bash -c "$(INSTALL) || exit 1; code=0; \
-    $(PYTEST) -m 'not alone' -n 3 --maxschedchunk 1 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
+    $(PYTEST) -m 'not alone' -n 4 --maxschedchunk 1 || code=1; $(PYTEST) -m alone || code=1; exit \$$code"
 # Arrays of thousands of simulated runs come and go in the unit tests: glibc keeps their memory for the next ones.
 KEEP_MEMORY := MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=268435456
 SAY = printf '[%(%H:%M:%S)T] %s\n' -1

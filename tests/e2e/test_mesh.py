@@ -38,7 +38,7 @@ def killer(cluster: Cluster) -> Iterator[Killer]:
     killer.close()
 
 
-@pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.acceptance(31)
 def test_no_request_fails_over_200_weight_changes_then_promotion_rollback_and_supersession(app: App) -> None:
     app.create(rate=500)
