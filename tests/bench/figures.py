@@ -43,4 +43,5 @@ def many_callers(app: App, count: int, rate: int) -> list[App]:
     callers = [App(app.cluster, app.namespace) for _ in range(count)]
     for caller, pod in zip(callers, app.pods("app=caller"), strict=True):
         caller.calls_from(pod)
+        caller.rate(rate)
     return callers

@@ -130,6 +130,7 @@ def test_a_meshed_pod_that_starts_while_the_operator_is_away_reaches_everything_
         cluster.kubectl("wait", "pod/late", "-n", app.namespace, "--for=condition=Ready", "--timeout=60s")
         late = App(cluster, app.namespace)
         late.calls_from("late")
+        late.rate(50)
         eventually(lambda: late.report()["total"] > 100, "the late caller gets answers", 30)
         report = late.report()
         assert report["failed_by_us"] == 0, report["failed"][:5]
