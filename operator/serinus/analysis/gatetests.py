@@ -125,8 +125,9 @@ class GateTests:
 def _blocks(settings: GateSettings, bad: Floats, requests: Floats, span_s: float) -> Floats:
     """Return as how many blocks one counts that was read late: as many as its bad requests must have taken, (N,).
 
-    Where requests come evenly, a share of ``span_s`` went bad; a hiccup within a long block stays one block. The cap
-    may depend on the block's own counts: it only takes away from what was won, so false alarms are bounded as before.
+    Where requests come evenly, a share of ``span_s`` went bad; a hiccup within a long block stays one block, and so do
+    a few requests, which may have come at once. The cap may depend on the block's own counts: it only takes away from
+    what was won, so false alarms are bounded as before.
     """
     taken_s = span_s * bad / np.maximum(requests, 1.0)
     return np.asarray(np.maximum(1.0, np.floor(np.minimum(taken_s / settings.block_s, bad / settings.fewest))))
