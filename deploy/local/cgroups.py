@@ -11,7 +11,7 @@ WANTED_V2 = ("cpu", "cpuset", "io", "memory", "pids")
 WEIGHTS = {"cpu.shares": 4096, "cpu.weight": 200}
 """What all pods together weigh, in version 1 and 2. The node's own processes are beside them, in version 1 each thread
 by itself with 1024: by default the pods together would get as much of a processor as one of the API server's threads.
-On an ordinary node they get twice as much as all of the system."""
+On an ordinary node with two cores they get twice as much as all of the system."""
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,11 @@ def _live(snapshot: Snapshot, now: datetime) -> Move:
 def _ordered_nothing(snapshot: Snapshot, move: Move) -> bool:
     """Whether a run came to a leg that has not asked for anything yet, or to a weight that is in force."""
     before, run = snapshot.status.run, move.status.run
-    if before is None or run is None or move.status.phase in (None, Phase.PREPARING) or before.id != run.id:
+    if before is None or run is None or before.id != run.id or move.status.phase not in plan.IN_RUN:
         return False
     arrived = run.stage == plan.SCALE and before.step != run.step
     in_force = run.stage == plan.JUDGE and before.stage == plan.SHIFT
-    return move.status.phase in plan.IN_RUN and (arrived or in_force)
+    return arrived or in_force
 
 
 def _place(status: CanaryStatus) -> tuple[str, int] | None:
@@ -138,6 +138,7 @@ def _place(status: CanaryStatus) -> tuple[str, int] | None:
 
 
 def _moved(snapshot: Snapshot, now: datetime) -> Move:
+    """Return one move of a Canary that may move: what a person asked for, else what the run or the target asks for."""
     spec, target, status = snapshot.spec, snapshot.target, snapshot.status
     assert spec is not None  # noqa: S101 - _obstacle has seen to it
     assert target is not None  # noqa: S101 - _obstacle has seen to it
