@@ -83,11 +83,14 @@ def staged(app: App) -> dict[str, int]:
     return _summed(app, (("format", "json"), ("filter", "^http[.]stage[.]downstream_rq_total$")))
 
 
-def of_arms(app: App, name: str) -> bool:
-    """Whether a pod belongs to one of the two groups of the run's experiment."""
-    labels = (app.pods("").get(name) or {}).get("metadata", {}).get("labels") or {}
+def groups(app: App) -> set[str]:
+    """The pods of the two groups of the run's experiment."""
     judged = (app.status().get("run") or {}).get("podHash", "")
-    return labels.get("pod-template-hash") in (f"{judged}cf", f"{judged}sf")
+    return {name for name, body in app.pods("").items() if _hash(body) in (f"{judged}cf", f"{judged}sf")}
+
+
+def _hash(pod: Object) -> str:
+    return (pod["metadata"].get("labels") or {}).get("pod-template-hash") or ""
 
 
 def sent(app: App) -> dict[str, int]:
