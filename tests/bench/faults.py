@@ -3,7 +3,7 @@
 import time
 
 from driving import killed
-from faulty import active, allow, injected, last, last_seen, of_arms, policy, sent, ship, shop, staged
+from faulty import active, allow, groups, injected, last, last_seen, policy, sent, ship, shop, staged
 from figures import Figure, application, at_most, many_callers
 from harness import Cluster, eventually
 
@@ -71,20 +71,21 @@ def _death(cluster: Cluster) -> Figure:
 def _blast_radius(cluster: Cluster) -> Figure:
     """Requests that met an experiment's fault though they were not sent by one of its two groups."""
     with application(cluster) as app:
-        shop(app, fallback=True, rate=300)
+        shop(app, fallback=True)
+        app.rate(300)
         ship(app, fallback=True)
         eventually(lambda: injected(app), "the fault is injected", 120)
         most: dict[str, int] = {}
-        arms: dict[str, bool] = {}
+        arms: set[str] = set()
         while injected(app):
+            arms |= groups(app)
             for pod, count in staged(app).items():
                 most[pod] = max(count, most.get(pod, 0))
-                arms.setdefault(pod, of_arms(app, pod))
             time.sleep(0.5)
         every = sent(app)
-        outside = sum(count for pod, count in most.items() if not arms[pod])
-        inside = sum(count for pod, count in most.items() if arms[pod])
-        sent_outside = sum(count for pod, count in every.items() if not arms.get(pod, False))
+        outside = sum(count for pod, count in most.items() if pod not in arms)
+        inside = sum(count for pod, count in most.items() if pod in arms)
+        sent_outside = sum(count for pod, count in every.items() if pod not in arms)
         verdict = eventually(lambda: last(app).get("verdict"), "a verdict", 60)
     how = (
         "an experiment that answers every call of its two groups with 503, under 300 requests a second;"
