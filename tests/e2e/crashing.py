@@ -35,7 +35,7 @@ def place_of(request: Request) -> str:
     if not request.path.endswith("/status") or request.kind.plural != "canaries":
         return request.doing
     change: Any = request.body
-    status = next((part["value"] for part in change if part["path"] == "/status"), {})
+    status: Any = next((part["value"] for part in change if part["path"] == "/status"), {})
     run = status.get("run") or {}
     return f"status {status.get('phase')} {run.get('stage')} {run.get('step')} {run.get('weight')}"
 
@@ -74,7 +74,7 @@ def end(*_: object) -> None:
     os._exit(0)
 
 
-KubeClient.perform = perform_and_die  # type: ignore[method-assign]
+KubeClient.perform = perform_and_die  # type: ignore[method-assign, assignment]
 sys.argv = ["serinus", "operator"]
 alive = live()
 signal.signal(signal.SIGTERM, end)

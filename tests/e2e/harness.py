@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class Cluster:
         found: Object = self._wait(self._client.patch(kind, name, namespace, change, subresource=subresource))
         return found
 
-    def create_all(self, objects: "list[tuple[kinds.Kind, Object]]") -> None:
+    def create_all(self, objects: Sequence[tuple[kinds.Kind, Object]]) -> None:
         """Create many objects at once, much faster than kubectl would."""
 
         gate = asyncio.Semaphore(16)
@@ -127,12 +127,12 @@ def eventually(look: Callable[[], T], what: str, within_s: float = 60, every_s: 
     seen: Any = None
     while time.monotonic() < end:
         try:
-            seen = look()
+            seen = found = look()
         except KubeError as problem:
             seen = problem
         else:
-            if seen:
-                return seen
+            if found:
+                return found
         time.sleep(every_s)
     raise AssertionError(f"not within {within_s:g} s: {what}; seen last: {seen!r}")
 

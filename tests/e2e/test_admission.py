@@ -114,7 +114,7 @@ def test_what_is_good_is_taken_and_defaults_are_filled_in_as_we_read_them(
     stored = json.loads(answer)["spec"]
     assert problems(model, spec) == []
     mine = parse_live(model, spec)
-    assert check(mine) == []  # type: ignore[operator]
+    assert check(mine) == []  # type: ignore[arg-type]
     assert model.model_validate(stored) == mine
     assert stored == mine.model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -16,7 +16,7 @@ from serinus.kube import kinds
 def test_a_fault_hits_its_share_of_the_requests_where_the_namespace_allows_it_and_ends_by_its_ttl(app: App) -> None:
     app.create(rate=100)
     app.cluster.apply(policy(app, abort={"httpStatus": 503}, ttl="15s"))
-    refused = eventually(lambda: state(app) if state(app).get("state") == "Refused" else None, "it is refused", 20)
+    refused = eventually(lambda: state(app) if state(app).get("state") == "Refused" else {}, "it is refused", 20)
     assert f"kubectl annotate namespace {app.namespace} serinus.dev/faults=allowed" in refused["message"]
     app.cluster.kubectl("annotate", "namespace", app.namespace, f"{FAULTS}=allowed", f"{FAULTS}-most=10")
     eventually(lambda: "more than the 10 %" in state(app).get("message", ""), "it is more than is allowed", 20)

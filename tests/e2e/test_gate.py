@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 
 import pytest
 from faulty import STEPS, allow, experiment, groups, injected, last, ship, shop, staged
@@ -83,7 +84,7 @@ def test_a_service_that_is_fragile_in_both_versions_is_not_blamed_on_the_candida
 
 
 def test_a_candidate_that_waits_too_long_for_what_it_calls_is_stopped_by_its_slow_answers(app: App) -> None:
-    called = {"STOCK_URL": "http://stock", "FALLBACK": "true"}
+    called: Any = {"STOCK_URL": "http://stock", "FALLBACK": "true"}
     app.create(rate=100, patience="20s", behind=("stock",), CALL_TIMEOUT="200ms", **called)
     allow(app)
     roomy = {"promise": {"ratio": 3, "points": 10}, "tolerances": [{"ratio": 4, "points": 20}]}
