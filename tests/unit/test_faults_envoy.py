@@ -204,6 +204,7 @@ def test_the_gate_is_renewed_and_closed_at_once(mesh: Mesh) -> None:
 def test_a_share_of_the_requests_is_hit(mesh: Mesh) -> None:
     standing, spec = fault(abort={"httpStatus": 503})
     mesh.publish(standing, spec=spec)
+    mesh.until(lambda: not mesh.ads.acks(KEY).laggards, "the routes are in force")
     mesh.ads.set_gates((gate(25.0),), 60)
     mesh.until(lambda: mesh.ads.injecting("shop/cart|x") == 1, "the gate is open")
     seen = Counter(mesh.ask()[0] for _ in range(400))
@@ -296,6 +297,7 @@ def test_a_request_that_takes_the_way_without_retries_is_not_tried_again(mesh: M
 def test_the_way_alone_changes_nothing_and_a_time_out_of_the_policy_holds_on_it(mesh: Mesh) -> None:
     spec = TrafficPolicySpec.model_validate({"targetRef": {"name": "cart"}, "timeout": "200ms"})
     mesh.publish(spec=spec, stages=(staged(delay="5s"),))
+    mesh.until(lambda: not mesh.ads.acks(KEY).laggards, "the stage is in force")
     mesh.ads.set_gates((way()[0],), 60)
     mesh.until(lambda: mesh.ads.injecting("e|way") == 1, "the way is open")
     assert {mesh.ask() for _ in range(20)} == {(200, "")}
@@ -308,6 +310,7 @@ def test_the_way_alone_changes_nothing_and_a_time_out_of_the_policy_holds_on_it(
 
 def test_a_stage_can_be_taken_away_under_load_without_a_failure(mesh: Mesh) -> None:
     mesh.publish(stages=(staged(abort={"httpStatus": 503}),))
+    mesh.until(lambda: not mesh.ads.acks(KEY).laggards, "the stage is in force")
     mesh.ads.set_gates((way()[0],), 60)
     mesh.until(lambda: mesh.ads.injecting("e|way") == 1, "the way is open")
     stop, seen = threading.Event(), Counter[int]()
